@@ -1,0 +1,3 @@
+//! timeball-load: the load generator.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Authenticated encryption of a whole batch.

@@ -1,0 +1,1 @@
+//! The client side of NTS: the engine turned round.

@@ -1,0 +1,1 @@
+//! NTS cookies and the ring of master keys.

@@ -1,0 +1,33 @@
+//! timeball answers NTP and NTS (RFC 8915) requests at the rate of the hardware.
+//!
+//! The modules, in the order in which a packet meets them:
+//!
+//! - [`limits`]: every number, with its unit and its reason.
+//! - [`sys`]: system calls, one concern per file.
+//! - [`net`]: the worker loop (recv, answer, send, sweep) and its ports.
+//! - [`wire`]: NTP, extension fields and NTS-KE records, parsed and emitted.
+//! - [`engine`]: a batch of requests becomes a batch of replies, without I/O.
+//! - [`cookie`]: what an NTS cookie is made of, and the ring of master keys.
+//! - [`aead`]: authenticated encryption of a whole batch.
+//! - [`clock`]: where the time comes from and how good it is.
+//! - [`ke`]: NTS key establishment over TLS 1.3.
+//! - [`certificate`]: making and judging X.509 certificates.
+//! - [`client`]: the other end of the conversation.
+//! - [`config`]: configuration as written, then checked.
+//! - [`process`]: supervisor and roles.
+//! - [`cli`]: one file per subcommand.
+
+pub mod aead;
+pub mod certificate;
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod cookie;
+pub mod engine;
+pub mod ke;
+pub mod limits;
+pub mod net;
+pub mod process;
+pub mod sys;
+pub mod wire;

@@ -1,0 +1,6 @@
+//! The `timeball` program: see [`timeball::cli`].
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! System calls, one concern per file.

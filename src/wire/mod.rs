@@ -1,0 +1,1 @@
+//! Wire formats: parse and emit, both directions, no panic on any input.
