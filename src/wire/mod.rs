@@ -1,1 +1,3 @@
 //! Wire formats: parse and emit, both directions, no panic on any input.
+
+pub mod ke;
