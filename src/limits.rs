@@ -77,3 +77,15 @@ pub const KE_ACCEPT_PAUSE_MILLIS: u64 = 50;
 const _: () = assert!(KE_REQUEST_BYTES_MAX >= 1024);
 const _: () = assert!(KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + 65536);
 const _: () = assert!(KE_COOKIE_BYTES_MAX % KE_COOKIE_BYTES_MULTIPLE == 0);
+
+/// Validity of a self-signed certificate in days, unless told. Its copies are carried to clients
+/// by hand, so a year; the observer and `cert show` warn in time.
+pub const CERTIFICATE_VALIDITY_DAYS: u16 = 365;
+
+/// A certificate is valid from this long before it is made: one day, because clients of a time
+/// server are the hosts whose clocks are wrong.
+pub const CERTIFICATE_BACKDATE_SECONDS: i64 = 86_400;
+
+/// An end of validity nearer than this is worth a warning: the usual renewal point of ACME
+/// clients, so a working renewal never shows it.
+pub const CERTIFICATE_EXPIRY_WARNING_DAYS: i64 = 30;
