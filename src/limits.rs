@@ -123,3 +123,78 @@ pub const EMBEDDED_NTP_PORT: u16 = 11_123;
 
 /// TCP port of `serve` without a configuration: the same with 4460.
 pub const EMBEDDED_KE_PORT: u16 = 14_460;
+
+// NTS key establishment (src/ke, src/wire/ke.rs, src/certificate.rs).
+
+/// Longest NTS-KE request. RFC 8915 section 4 asks for at least 1024; a client that names every
+/// registered AEAD and a server of 255 characters needs under 500. One memory page.
+pub const KE_REQUEST_BYTES_MAX: usize = 4096;
+
+/// Longest NTS-KE response that our client takes. RFC 8915 section 4: clients SHOULD accept at
+/// least 65536.
+pub const KE_RESPONSE_BYTES_MAX: usize = 65536;
+
+/// Longest cookie in an NTS-KE response, in both roles: chrony's client refuses longer ones.
+pub const KE_COOKIE_BYTES_MAX: usize = 256;
+
+/// A cookie's length is a multiple of this, or chrony's client refuses it; NTP extension fields
+/// have the same granularity (RFC 7822 section 3).
+pub const KE_COOKIE_BYTES_MULTIPLE: usize = 4;
+
+/// Longest name in a Server record: a domain name (RFC 1035 section 2.3.4).
+pub const KE_SERVER_NAME_BYTES_MAX: usize = 255;
+
+/// AEAD algorithms that this program knows: 15, 17 and 30.
+pub const KE_ALGORITHMS: usize = 3;
+
+/// Longest AEAD key of one direction: AES-SIV-CMAC-512.
+pub const KE_KEY_BYTES_MAX: usize = 64;
+
+/// Total time of one NTS-KE connection from accept to answer, unless configured. chrony's value;
+/// an honest client needs three to four round trips.
+pub const KE_TIMEOUT_MILLIS: u64 = 2000;
+
+/// Time for a client to close after our answer, before the connection is dropped. Closing at once
+/// would answer its close_notify with a reset, which can destroy the answer on its way.
+pub const KE_LINGER_MILLIS: u64 = 500;
+
+/// NTS-KE connections held at once by one process, unless configured. At 2 s each this is more
+/// than a core's handshake rate can fill, and some 50 MB at the most.
+pub const KE_CONNECTIONS: usize = 2048;
+
+/// TLS bytes taken from a connection before its request is complete: a request one byte per record
+/// (22 bytes of overhead each) and the largest ClientHello fit; an endless stream of KeyUpdate or
+/// empty records does not.
+pub const KE_INPUT_BYTES_MAX: usize = 192 * 1024;
+
+/// Bytes read from a socket at a time: the largest TLS record (RFC 8446 section 5.2).
+pub const KE_READ_BYTES: usize = 5 + 16384 + 256;
+
+/// Reads from one connection before the others have their turn.
+pub const KE_READS_PER_TURN: usize = 4;
+
+/// Connections accepted from one listener before the connections have their turn.
+pub const KE_ACCEPTS_PER_TURN: usize = 64;
+
+/// Events taken from the kernel at a time.
+pub const KE_EVENTS: usize = 256;
+
+/// Pause of a listener whose accept failed for lack of descriptors or memory. Long enough not to
+/// spin, short enough to be served again within a client's own timeout.
+pub const KE_ACCEPT_PAUSE_MILLIS: u64 = 50;
+
+const _: () = assert!(KE_REQUEST_BYTES_MAX >= 1024);
+const _: () = assert!(KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + 65536);
+const _: () = assert!(KE_COOKIE_BYTES_MAX % KE_COOKIE_BYTES_MULTIPLE == 0);
+
+/// Validity of a self-signed certificate in days, unless told. Its copies are carried to clients
+/// by hand, so a year; the observer and `cert show` warn in time.
+pub const CERTIFICATE_VALIDITY_DAYS: u16 = 365;
+
+/// A certificate is valid from this long before it is made: one day, because clients of a time
+/// server are the hosts whose clocks are wrong.
+pub const CERTIFICATE_BACKDATE_SECONDS: i64 = 86_400;
+
+/// An end of validity nearer than this is worth a warning: the usual renewal point of ACME
+/// clients, so a working renewal never shows it.
+pub const CERTIFICATE_EXPIRY_WARNING_DAYS: i64 = 30;

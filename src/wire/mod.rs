@@ -48,3 +48,5 @@ impl Span {
         self.start()..self.end()
     }
 }
+
+pub mod ke;
