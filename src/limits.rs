@@ -15,6 +15,22 @@ pub const COOKIES_PER_REPLY: usize = 8;
 
 const _: () = assert!(DATAGRAM_BYTES % 64 == 0 && (DATAGRAM_BYTES / 64) % 2 == 1);
 
+// aead
+
+/// Random bytes that a nonce generator makes at a time: 256 blocks, so that the key schedule
+/// (about 100 ns) costs less than half a nanosecond a nonce, and the buffer is one page.
+pub const NONCE_BUFFER_BYTES: usize = 4096;
+
+/// Refills of a nonce generator before the kernel keys it anew: every 64 MiB, so that a key stays
+/// far from the 2⁶⁴ blocks where AES in counter mode can be told from random.
+pub const NONCE_RESEED_REFILLS: u32 = 1 << 14;
+
+/// Seconds before the kernel keys a nonce generator anew, however little it was used: a thief of
+/// its state (a snapshot of a virtual machine) predicts nonces for no longer than this.
+pub const NONCE_RESEED_SECONDS: u64 = 300;
+
+const _: () = assert!(NONCE_BUFFER_BYTES.is_multiple_of(16) && NONCE_BUFFER_BYTES > 64);
+
 // NTS key establishment (src/ke, src/wire/ke.rs, src/certificate.rs).
 
 /// Longest NTS-KE request. RFC 8915 section 4 asks for at least 1024; a client that names every
