@@ -77,9 +77,6 @@ pub const KE_INPUT_BYTES_MAX: usize = 192 * 1024;
 /// Bytes read from a socket at a time: the largest TLS record (RFC 8446 section 5.2).
 pub const KE_READ_BYTES: usize = 5 + 16384 + 256;
 
-/// Reads from one connection before the others have their turn.
-pub const KE_READS_PER_TURN: usize = 4;
-
 /// Connections accepted from one listener before the connections have their turn.
 pub const KE_ACCEPTS_PER_TURN: usize = 64;
 
@@ -92,7 +89,7 @@ pub const KE_ACCEPT_PAUSE_MILLIS: u64 = 50;
 
 const _: () = assert!(KE_REQUEST_BYTES_MAX >= 1024);
 const _: () = assert!(KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + 65536);
-const _: () = assert!(KE_COOKIE_BYTES_MAX % KE_COOKIE_BYTES_MULTIPLE == 0);
+const _: () = assert!(KE_COOKIE_BYTES_MAX.is_multiple_of(KE_COOKIE_BYTES_MULTIPLE));
 
 /// Validity of a self-signed certificate in days, unless told. Its copies are carried to clients
 /// by hand, so a year; the observer and `cert show` warn in time.
