@@ -198,3 +198,9 @@ pub const CERTIFICATE_BACKDATE_SECONDS: i64 = 86_400;
 /// An end of validity nearer than this is worth a warning: the usual renewal point of ACME
 /// clients, so a working renewal never shows it.
 pub const CERTIFICATE_EXPIRY_WARNING_DAYS: i64 = 30;
+
+/// Samples that `query` takes unless told: enough to see that they agree.
+pub const QUERY_SAMPLES_DEFAULT: u32 = 3;
+
+/// How long `query` waits for each step, unless told.
+pub const QUERY_TIMEOUT_SECONDS_DEFAULT: u64 = 5;
