@@ -90,15 +90,8 @@ pub const KERNEL_STRATUM_DEFAULT: u8 = 3;
 /// Stratum in `local` mode: chrony's, so low in rank that any real source is preferred.
 pub const LOCAL_STRATUM_DEFAULT: u8 = 10;
 
-/// From accept to close of a key establishment: chrony's 2 s, four round trips of half a second.
-pub const KE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
-
 /// Timeouts that can be configured.
 pub const KE_TIMEOUT_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=60.0;
-
-/// Connections of key establishment at one time: at 2 s each, room for 500 arrivals a second
-/// that never say a word.
-pub const KE_CONNECTIONS_DEFAULT: usize = 1024;
 
 /// What can be configured; each connection costs a descriptor and a TLS state.
 pub const KE_CONNECTIONS_MAX: usize = 65_536;
@@ -134,12 +127,9 @@ pub const KE_REQUEST_BYTES_MAX: usize = 4096;
 /// least 65536.
 pub const KE_RESPONSE_BYTES_MAX: usize = 65536;
 
-/// Longest cookie in an NTS-KE response, in both roles: chrony's client refuses longer ones.
-pub const KE_COOKIE_BYTES_MAX: usize = 256;
-
 /// A cookie's length is a multiple of this, or chrony's client refuses it; NTP extension fields
 /// have the same granularity (RFC 7822 section 3).
-pub const KE_COOKIE_BYTES_MULTIPLE: usize = 4;
+pub const COOKIE_BYTES_MULTIPLE: usize = 4;
 
 /// Longest name in a Server record: a domain name (RFC 1035 section 2.3.4).
 pub const KE_SERVER_NAME_BYTES_MAX: usize = 255;
@@ -152,15 +142,15 @@ pub const KE_KEY_BYTES_MAX: usize = 64;
 
 /// Total time of one NTS-KE connection from accept to answer, unless configured. chrony's value;
 /// an honest client needs three to four round trips.
-pub const KE_TIMEOUT_MILLIS: u64 = 2000;
+pub const KE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 
 /// Time for a client to close after our answer, before the connection is dropped. Closing at once
 /// would answer its close_notify with a reset, which can destroy the answer on its way.
-pub const KE_LINGER_MILLIS: u64 = 500;
+pub const KE_LINGER: Duration = Duration::from_millis(500);
 
 /// NTS-KE connections held at once by one process, unless configured. At 2 s each this is more
 /// than a core's handshake rate can fill, and some 50 MB at the most.
-pub const KE_CONNECTIONS: usize = 2048;
+pub const KE_CONNECTIONS_DEFAULT: usize = 2048;
 
 /// TLS bytes taken from a connection before its request is complete: a request one byte per record
 /// (22 bytes of overhead each) and the largest ClientHello fit; an endless stream of KeyUpdate or
@@ -170,9 +160,6 @@ pub const KE_INPUT_BYTES_MAX: usize = 192 * 1024;
 /// Bytes read from a socket at a time: the largest TLS record (RFC 8446 section 5.2).
 pub const KE_READ_BYTES: usize = 5 + 16384 + 256;
 
-/// Reads from one connection before the others have their turn.
-pub const KE_READS_PER_TURN: usize = 4;
-
 /// Connections accepted from one listener before the connections have their turn.
 pub const KE_ACCEPTS_PER_TURN: usize = 64;
 
@@ -181,11 +168,11 @@ pub const KE_EVENTS: usize = 256;
 
 /// Pause of a listener whose accept failed for lack of descriptors or memory. Long enough not to
 /// spin, short enough to be served again within a client's own timeout.
-pub const KE_ACCEPT_PAUSE_MILLIS: u64 = 50;
+pub const KE_ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const _: () = assert!(KE_REQUEST_BYTES_MAX >= 1024);
 const _: () = assert!(KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + 65536);
-const _: () = assert!(KE_COOKIE_BYTES_MAX % KE_COOKIE_BYTES_MULTIPLE == 0);
+const _: () = assert!(COOKIE_BYTES_MAX.is_multiple_of(COOKIE_BYTES_MULTIPLE));
 
 /// Validity of a self-signed certificate in days, unless told. Its copies are carried to clients
 /// by hand, so a year; the observer and `cert show` warn in time.

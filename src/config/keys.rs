@@ -102,7 +102,7 @@ pub const KEYS: &[Key] = &[
     Key {
         section: "ke",
         name: "connections_max",
-        sample: "1024",
+        sample: "2048",
         is_default: true,
         help: &["Connections open at one time, 1 to 65536; others wait in the kernel's queue."],
     },
