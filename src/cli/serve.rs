@@ -45,20 +45,30 @@ enum Error {
     #[error(transparent)]
     Config(#[from] FileError),
     #[error(
-        "there is no home directory to keep keys in; set HOME or XDG_STATE_HOME, or give --config FILE"
+        "there is no home directory to keep keys in; set HOME or XDG_STATE_HOME, or give \
+         --config FILE"
     )]
     NoHome,
     #[error(
-        "cannot read the kernel's clock (adjtimex): {0}; allow the call, or give --config FILE with another source"
+        "cannot read the kernel's clock (adjtimex): {0}; allow the call, or give --config FILE \
+         with another source"
     )]
     Clock(io::Error),
-    #[error("cannot make the state directory {}: {source}; `install -d -m 0700 -o USER {}` makes it for the user that runs timeball", path.display(), path.display())]
+    #[error(
+        "cannot make the state directory {}: {source}; `install -d -m 0700 -o USER {}` makes it \
+         for the user that runs timeball",
+        path.display(), path.display()
+    )]
     StateDirectory { path: PathBuf, source: io::Error },
     #[error("the kernel gives no random numbers: {0}")]
     Random(getrandom::Error),
     #[error(transparent)]
     Keys(#[from] StoreError),
-    #[error("cannot read the {what} {}: {source}; check the name, and that the user that runs timeball may read it", path.display())]
+    #[error(
+        "cannot read the {what} {}: {source}; check the name, and that the user that runs \
+         timeball may read it",
+        path.display()
+    )]
     Pem { what: &'static str, path: PathBuf, source: io::Error },
     #[error(transparent)]
     MakeCertificate(#[from] MakeError),

@@ -44,8 +44,8 @@ pub const KEYS: &[Key] = &[
         is_default: true,
         help: &[
             "Who answers for the time. \"kernel\": adjtimex says whether a time daemon keeps the",
-            "system clock; if none does, clients are told \"unsynchronised\". \"local\": the system",
-            "clock is served as it is, for closed networks and tests.",
+            "system clock; if none does, clients are told so (leap 3, stratum 0). \"local\": the",
+            "system clock is served as it is, for closed networks and tests.",
         ],
     },
     Key {
@@ -54,8 +54,8 @@ pub const KEYS: &[Key] = &[
         sample: "3",
         is_default: false,
         help: &[
-            "Stratum told to clients, 1 to 15. Default 3 with \"kernel\", whose daemon's stratum is",
-            "not known to timeball, and 10 with \"local\".",
+            "Stratum told to clients, 1 to 15. Default 3 with \"kernel\", since the stratum of its",
+            "daemon is not known, and 10 with \"local\".",
         ],
     },
     Key {

@@ -1,10 +1,10 @@
 //! One binary, one process per role.
 //!
-//! | role | holds | never has |
-//! | --- | --- | --- |
-//! | [`supervisor`] | configuration, sockets before they are handed over, master keys | bytes from the network |
-//! | [`responder`] | UDP sockets, master keys, the clock (read only) | TLS, files |
-//! | [`key_establishment`] | TLS listeners, certificate key, master keys | UDP sockets, the clock |
+//! - [`supervisor`] holds configuration, sockets before they are handed over, and master keys;
+//!   never bytes from the network.
+//! - [`responder`] holds UDP sockets, master keys and the clock (read only); never TLS or files.
+//! - [`key_establishment`] holds TLS listeners, the certificate's key and master keys; never UDP
+//!   sockets or the clock.
 //!
 //! A role is the same program started anew with `role NAME`: it shares no memory with its parent,
 //! and what it may have is what it is handed ([`start`]).

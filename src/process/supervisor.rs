@@ -25,7 +25,8 @@ use crate::sys::socket;
 pub enum ServeError {
     /// An address is taken.
     #[error(
-        "{protocol} {address} is in use by another program; stop that one (`ss -lnp` names it) or choose another address"
+        "{protocol} {address} is in use by another program; stop that one (`ss -lnp` names it) \
+         or choose another address"
     )]
     AddressInUse {
         /// `UDP` or `TCP`.
@@ -35,7 +36,8 @@ pub enum ServeError {
     },
     /// A port below 1024 without the right to it.
     #[error(
-        "{protocol} {address} needs a privilege; start as root, or allow it with `setcap cap_net_bind_service=ep` on the program"
+        "{protocol} {address} needs a privilege; start as root, or allow it with `setcap \
+         cap_net_bind_service=ep` on the program"
     )]
     AddressForbidden {
         /// `UDP` or `TCP`.
@@ -45,7 +47,8 @@ pub enum ServeError {
     },
     /// No such address, or another refusal.
     #[error(
-        "cannot listen on {protocol} {address}: {source}; check that an interface of this host has the address"
+        "cannot listen on {protocol} {address}: {source}; check that an interface of this host \
+         has the address"
     )]
     Listen {
         /// `UDP` or `TCP`.
