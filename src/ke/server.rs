@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustls::ServerConfig;
+use socket2::SockRef;
 
 use super::connections::{Connection, Connections, State};
 use super::cookies::CookieSource;
@@ -23,8 +24,8 @@ use super::counters::Counters;
 use super::negotiate::Policy;
 use super::session::{Outcome, Services, Session};
 use crate::limits::{
-    KE_ACCEPT_PAUSE_MILLIS, KE_ACCEPTS_PER_TURN, KE_CONNECTIONS, KE_EVENTS, KE_INPUT_BYTES_MAX,
-    KE_LINGER_MILLIS, KE_READ_BYTES, KE_TIMEOUT_MILLIS,
+    KE_ACCEPT_PAUSE_MILLIS, KE_ACCEPTS_PER_TURN, KE_BACKLOG, KE_CONNECTIONS, KE_EVENTS,
+    KE_INPUT_BYTES_MAX, KE_LINGER_MILLIS, KE_READ_BYTES, KE_TIMEOUT_MILLIS,
 };
 
 /// How to serve.
@@ -335,6 +336,8 @@ impl Stopper {
 impl Listener {
     fn new(listener: TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
+        // Said a second time, listen(2) changes the backlog and nothing else.
+        SockRef::from(&listener).listen(KE_BACKLOG)?;
         let address = listener.local_addr()?.ip();
         Ok(Self {
             socket: mio::net::TcpListener::from_std(listener),
