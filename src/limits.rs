@@ -78,9 +78,6 @@ pub const SWEEP_INTERVAL: Duration = CLOCK_LOOK_INTERVAL;
 /// device needs to drain its queue, shorter than a client waits.
 pub const SEND_BUFFER_WAIT: Duration = Duration::from_millis(10);
 
-/// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
-pub const LISTEN_BACKLOG: i32 = 1024;
-
 /// The longest cookie a client keeps; chrony's limit, and more than any cookie of ours.
 pub const COOKIE_BYTES_MAX: usize = 256;
 
@@ -148,14 +145,24 @@ pub const KE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 /// would answer its close_notify with a reset, which can destroy the answer on its way.
 pub const KE_LINGER: Duration = Duration::from_millis(500);
 
-/// NTS-KE connections held at once by one process, unless configured. At 2 s each this is more
-/// than a core's handshake rate can fill, and some 50 MB at the most.
+/// NTS-KE connections held at once by one process, unless configured. Idle ones cost some 2 KiB
+/// each; at the worst each holds a handshake of `KE_HANDSHAKE_BYTES_MAX`, 64 MiB together.
 pub const KE_CONNECTIONS_DEFAULT: usize = 2048;
 
+/// Connections that the kernel keeps for a listener until they are accepted, within
+/// net.core.somaxconn. When it overflows a client waits a second to try again; std's 128 overflow
+/// at a burst that accepting takes a millisecond for.
+pub const KE_BACKLOG: i32 = 4096;
+
+/// TLS bytes taken from a connection whose handshake is not complete; what is read together with
+/// the last of them comes on top. A ClientHello with a post-quantum key share is under 2 KiB, and
+/// we ask for no client certificates; rustls alone would buffer 64 KiB.
+pub const KE_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+
 /// TLS bytes taken from a connection before its request is complete: a request one byte per record
-/// (22 bytes of overhead each) and the largest ClientHello fit; an endless stream of KeyUpdate or
+/// (22 bytes of overhead each) and the largest handshake fit; an endless stream of KeyUpdate or
 /// empty records does not.
-pub const KE_INPUT_BYTES_MAX: usize = 192 * 1024;
+pub const KE_INPUT_BYTES_MAX: usize = 128 * 1024;
 
 /// Bytes read from a socket at a time: the largest TLS record (RFC 8446 section 5.2).
 pub const KE_READ_BYTES: usize = 5 + 16384 + 256;
@@ -171,7 +178,9 @@ pub const KE_EVENTS: usize = 256;
 pub const KE_ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const _: () = assert!(KE_REQUEST_BYTES_MAX >= 1024);
-const _: () = assert!(KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + 65536);
+const _: () = assert!(
+    KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + KE_HANDSHAKE_BYTES_MAX + KE_READ_BYTES
+);
 const _: () = assert!(COOKIE_BYTES_MAX.is_multiple_of(COOKIE_BYTES_MULTIPLE));
 
 /// Validity of a self-signed certificate in days, unless told. Its copies are carried to clients

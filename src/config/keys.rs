@@ -104,7 +104,10 @@ pub const KEYS: &[Key] = &[
         name: "connections_max",
         sample: "2048",
         is_default: true,
-        help: &["Connections open at one time, 1 to 65536; others wait in the kernel's queue."],
+        help: &[
+            "Connections open at one time, 1 to 65536. Beyond it the oldest, which most likely says",
+            "nothing, makes room for the newest.",
+        ],
     },
 ];
 

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::limits::LISTEN_BACKLOG;
+use crate::limits::KE_BACKLOG;
 
 /// A UDP socket bound to `address` that stamps arrivals and tells where they were sent to
 /// (`SO_TIMESTAMPNS`, `IP_PKTINFO`, `IPV6_RECVPKTINFO`).
@@ -33,7 +33,7 @@ pub fn open_tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
     // A restart must not wait for connections of the last run to time out.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
-    socket.listen(LISTEN_BACKLOG)?;
+    socket.listen(KE_BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
