@@ -20,6 +20,8 @@
 //! - Two `&mut` to one message: `Sinks` holds raw pointers borrowed from `&mut` slices that the
 //!   caller keeps borrowed as long as the `Sinks` lives.
 
+#![allow(unsafe_code, reason = "instructions and memory beyond the reach of safe code")]
+
 mod aesni;
 mod messages;
 mod vaes256;
