@@ -1,5 +1,7 @@
 //! Every number of timeball: its name ends in its unit, its comment gives the reason.
 
+use std::time::Duration;
+
 /// Datagrams taken, answered and sent together. Prototypes showed no gain beyond 32, and the
 /// batch has to stay inside the first-level cache.
 pub const BATCH_DATAGRAMS: usize = 32;
@@ -13,7 +15,7 @@ pub const DATAGRAM_BYTES: usize = 1472;
 /// eight cookies and asks for no more than fill that store.
 pub const COOKIES_PER_REPLY: usize = 8;
 
-const _: () = assert!(DATAGRAM_BYTES % 64 == 0 && (DATAGRAM_BYTES / 64) % 2 == 1);
+const _: () = assert!(DATAGRAM_BYTES.is_multiple_of(64) && (DATAGRAM_BYTES / 64) % 2 == 1);
 
 // aead
 
@@ -31,6 +33,90 @@ pub const NONCE_RESEED_SECONDS: u64 = 300;
 
 const _: () = assert!(NONCE_BUFFER_BYTES.is_multiple_of(16) && NONCE_BUFFER_BYTES > 64);
 
+/// Master keys in the ring: two previous, current, next. Part of chrony's `ntskeys` format.
+pub const RING_KEYS: usize = 4;
+
+/// C2S and S2C of the AEAD with the longest keys, AES-SIV-CMAC-512.
+pub const CLIENT_KEYS_BYTES_MAX: usize = 128;
+
+const _: () = assert!(RING_KEYS.is_power_of_two(), "a key's slot is its identifier's last bits");
+
+/// How often the host's clock is looked at. Between looks its dispersion grows by calculation,
+/// and a leap announcement or lost synchronisation reaches clients within this time.
+pub const CLOCK_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Growth of the error bound in `kernel` mode, seconds per second: the kernel's own MAXFREQ,
+/// by which it lets `maxerror` grow.
+pub const KERNEL_DISPERSION_RATE: f64 = 500e-6;
+
+/// Growth of the error bound in `local` mode between looks, seconds per second: PHI of RFC 5905.
+pub const LOCAL_DISPERSION_RATE: f64 = 15e-6;
+
+/// Readings of the clock that measure its precision: enough to meet an undisturbed pair.
+pub const PRECISION_READINGS: usize = 1000;
+
+/// The longest nonce that we generate: AES-SIV's.
+pub const NONCE_BYTES_MAX: usize = 16;
+
+/// The port of NTP servers (RFC 5905 section 7.2).
+pub const NTP_PORT: u16 = 123;
+
+/// The port of NTS-KE servers (RFC 8915 section 7.1).
+pub const NTS_KE_PORT: u16 = 4460;
+
+/// Control messages of one datagram: a timestamp (32 bytes) and an IPv6 packet information
+/// (40 bytes), with room for one more.
+pub const CONTROL_BYTES: usize = 96;
+
+/// Addresses that one worker can listen on.
+pub const SOCKETS_PER_WORKER: usize = 64;
+
+/// An idle worker wakes this often to look at its clock: no oftener than the clock is looked at.
+pub const SWEEP_INTERVAL: Duration = CLOCK_LOOK_INTERVAL;
+
+/// How long replies wait for room in a full send buffer before they are dropped. Longer than a
+/// device needs to drain its queue, shorter than a client waits.
+pub const SEND_BUFFER_WAIT: Duration = Duration::from_millis(10);
+
+/// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+pub const LISTEN_BACKLOG: i32 = 1024;
+
+/// The longest cookie a client keeps; chrony's limit, and more than any cookie of ours.
+pub const COOKIE_BYTES_MAX: usize = 256;
+
+/// Stratum in `kernel` mode: that of a client of a pool server, which is what most hosts are.
+pub const KERNEL_STRATUM_DEFAULT: u8 = 3;
+
+/// Stratum in `local` mode: chrony's, so low in rank that any real source is preferred.
+pub const LOCAL_STRATUM_DEFAULT: u8 = 10;
+
+/// Timeouts that can be configured.
+pub const KE_TIMEOUT_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=60.0;
+
+/// What can be configured; each connection costs a descriptor and a TLS state.
+pub const KE_CONNECTIONS_MAX: usize = 65_536;
+
+/// Delay before a role that ended is started again, the first time.
+pub const ROLE_RESTART_DELAY_FIRST: Duration = Duration::from_millis(100);
+
+/// The delay doubles up to this: a role that cannot start costs no noticeable CPU time.
+pub const ROLE_RESTART_DELAY_MAX: Duration = Duration::from_secs(10);
+
+/// A role that ran this long is taken for healthy, and its delay starts from the first again.
+pub const ROLE_STABLE_AFTER: Duration = Duration::from_secs(60);
+
+/// How long a role may take to end before it is killed: longer than the longest handshake.
+pub const ROLE_STOP_WAIT: Duration = Duration::from_secs(5);
+
+/// How long the supervisor waits for a role to say that it serves. Roles start in milliseconds.
+pub const ROLE_READY_WAIT: Duration = Duration::from_secs(10);
+
+/// UDP port of `serve` without a configuration: free for every user, and 123 to the eye.
+pub const EMBEDDED_NTP_PORT: u16 = 11_123;
+
+/// TCP port of `serve` without a configuration: the same with 4460.
+pub const EMBEDDED_KE_PORT: u16 = 14_460;
+
 // NTS key establishment (src/ke, src/wire/ke.rs, src/certificate.rs).
 
 /// Longest NTS-KE request. RFC 8915 section 4 asks for at least 1024; a client that names every
@@ -41,12 +127,9 @@ pub const KE_REQUEST_BYTES_MAX: usize = 4096;
 /// least 65536.
 pub const KE_RESPONSE_BYTES_MAX: usize = 65536;
 
-/// Longest cookie in an NTS-KE response, in both roles: chrony's client refuses longer ones.
-pub const KE_COOKIE_BYTES_MAX: usize = 256;
-
 /// A cookie's length is a multiple of this, or chrony's client refuses it; NTP extension fields
 /// have the same granularity (RFC 7822 section 3).
-pub const KE_COOKIE_BYTES_MULTIPLE: usize = 4;
+pub const COOKIE_BYTES_MULTIPLE: usize = 4;
 
 /// Longest name in a Server record: a domain name (RFC 1035 section 2.3.4).
 pub const KE_SERVER_NAME_BYTES_MAX: usize = 255;
@@ -59,15 +142,15 @@ pub const KE_KEY_BYTES_MAX: usize = 64;
 
 /// Total time of one NTS-KE connection from accept to answer, unless configured. chrony's value;
 /// an honest client needs three to four round trips.
-pub const KE_TIMEOUT_MILLIS: u64 = 2000;
+pub const KE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 
 /// Time for a client to close after our answer, before the connection is dropped. Closing at once
 /// would answer its close_notify with a reset, which can destroy the answer on its way.
-pub const KE_LINGER_MILLIS: u64 = 500;
+pub const KE_LINGER: Duration = Duration::from_millis(500);
 
 /// NTS-KE connections held at once by one process, unless configured. Idle ones cost some 2 KiB
 /// each; at the worst each holds a handshake of `KE_HANDSHAKE_BYTES_MAX`, 64 MiB together.
-pub const KE_CONNECTIONS: usize = 2048;
+pub const KE_CONNECTIONS_DEFAULT: usize = 2048;
 
 /// Connections that the kernel keeps for a listener until they are accepted, within
 /// net.core.somaxconn. When it overflows a client waits a second to try again; std's 128 overflow
@@ -95,13 +178,13 @@ pub const KE_EVENTS: usize = 256;
 
 /// Pause of a listener whose accept failed for lack of descriptors or memory. Long enough not to
 /// spin, short enough to be served again within a client's own timeout.
-pub const KE_ACCEPT_PAUSE_MILLIS: u64 = 50;
+pub const KE_ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const _: () = assert!(KE_REQUEST_BYTES_MAX >= 1024);
 const _: () = assert!(
     KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + KE_HANDSHAKE_BYTES_MAX + KE_READ_BYTES
 );
-const _: () = assert!(KE_COOKIE_BYTES_MAX.is_multiple_of(KE_COOKIE_BYTES_MULTIPLE));
+const _: () = assert!(COOKIE_BYTES_MAX.is_multiple_of(COOKIE_BYTES_MULTIPLE));
 
 /// Validity of a self-signed certificate in days, unless told. Its copies are carried to clients
 /// by hand, so a year; the observer and `cert show` warn in time.
@@ -114,3 +197,9 @@ pub const CERTIFICATE_BACKDATE_SECONDS: i64 = 86_400;
 /// An end of validity nearer than this is worth a warning: the usual renewal point of ACME
 /// clients, so a working renewal never shows it.
 pub const CERTIFICATE_EXPIRY_WARNING_DAYS: i64 = 30;
+
+/// Samples that `query` takes unless told: enough to see that they agree.
+pub const QUERY_SAMPLES_DEFAULT: u32 = 3;
+
+/// How long `query` waits for each step, unless told.
+pub const QUERY_TIMEOUT_SECONDS_DEFAULT: u64 = 5;

@@ -1,1 +1,6 @@
-//! Configuration: as written, then checked.
+//! Configuration: [`raw`] as written, [`checked`] as it holds, [`keys`] the one table that the
+//! sample file, the error messages and the manual come from.
+
+pub mod checked;
+pub mod keys;
+pub mod raw;

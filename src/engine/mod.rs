@@ -1,1 +1,106 @@
 //! The packet core: a batch of requests becomes a batch of replies, without I/O.
+//!
+//! [`Engine::answer`] runs six stages, one file each, in the order in which a packet meets them:
+//!
+//! 1. [`parse`]: classify each datagram and record where its parts lie; copy nothing.
+//! 2. [`unlock`]: find the master keys and open all cookies together.
+//! 3. [`verify`]: check all authenticators together.
+//! 4. [`renew`]: make all fresh cookies together, in place.
+//! 5. [`stamp`]: read the clock as late as possible and write the headers.
+//! 6. [`seal`]: encrypt and authenticate all replies together.
+//!
+//! Time, keys and randomness are arguments. A reply is written over its request and is never
+//! longer: the only bytes a stage can reach are those that arrived. What a stage has proved is a
+//! type ([`parse::Parsed`], [`unlock::Unlocked`], [`verify::Verified`]) that only this stage can
+//! make, so no reply is sealed for a request that was not verified.
+
+pub mod batch;
+pub mod outcome;
+mod parse;
+mod renew;
+mod seal;
+mod stamp;
+mod unlock;
+mod verify;
+
+use zeroize::Zeroize as _;
+
+use crate::aead::{Aead, NonceGenerator};
+use crate::clock::Clock;
+use crate::cookie::format::ClientKeys;
+use crate::cookie::ring::KeyRing;
+use crate::limits::BATCH_DATAGRAMS;
+use batch::{Datagram, Verdict, Verdicts};
+use outcome::Counters;
+
+/// Answers batches. Owns the scratch space of the stages and the counters; allocates nothing
+/// after [`Engine::new`].
+pub struct Engine {
+    aead: Aead,
+    /// Keys of the client in each place of the batch, from its cookie.
+    client_keys: Box<[ClientKeys; BATCH_DATAGRAMS]>,
+    counters: Counters,
+}
+
+impl Engine {
+    /// An engine that uses `aead` for all its cryptography.
+    pub fn new(aead: Aead) -> Self {
+        Self {
+            aead,
+            client_keys: Box::new([const { ClientKeys::empty() }; BATCH_DATAGRAMS]),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Answers the first [`BATCH_DATAGRAMS`] datagrams of `batch` in place and returns what has
+    /// become of each.
+    pub fn answer<C: Clock>(
+        &mut self,
+        batch: &mut [Datagram<'_>],
+        keys: &KeyRing,
+        clock: &C,
+        nonces: &mut NonceGenerator,
+    ) -> Verdicts {
+        let (batch, _) = batch.split_at_mut(batch.len().min(BATCH_DATAGRAMS));
+        let mut verdicts: Verdicts = batch.iter().map(|_| Verdict::default()).collect();
+
+        let parsed = parse::parse(batch, &mut verdicts);
+        let unlocked = unlock::unlock(
+            parsed,
+            batch,
+            keys,
+            &mut self.aead,
+            &mut self.client_keys,
+            &mut verdicts,
+        );
+        let verified =
+            verify::verify(unlocked, batch, &mut self.aead, &self.client_keys, &mut verdicts);
+        let renewed = renew::renew(
+            verified,
+            batch,
+            keys,
+            nonces,
+            &mut self.aead,
+            &self.client_keys,
+            &mut verdicts,
+        );
+        stamp::stamp(batch, clock, &verdicts);
+        seal::seal(&renewed, batch, &mut self.aead, &self.client_keys);
+
+        self.counters.count(&verdicts, &renewed);
+        verdicts
+    }
+
+    /// What became of all datagrams so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Overwrites the client keys and intermediate values of past batches: for an idle worker.
+    pub fn wipe(&mut self) {
+        self.aead.wipe();
+        for keys in self.client_keys.iter_mut() {
+            keys.zeroize();
+        }
+    }
+}

@@ -4,10 +4,10 @@ use arrayvec::ArrayVec;
 use thiserror::Error;
 
 use crate::aead::Algorithm;
-use crate::limits::{COOKIES_PER_REPLY, KE_COOKIE_BYTES_MAX, KE_COOKIE_BYTES_MULTIPLE};
+use crate::limits::{COOKIE_BYTES_MAX, COOKIE_BYTES_MULTIPLE, COOKIES_PER_REPLY};
 
 /// One cookie, 4 to 256 bytes and a multiple of 4.
-pub type Cookie = ArrayVec<u8, KE_COOKIE_BYTES_MAX>;
+pub type Cookie = ArrayVec<u8, COOKIE_BYTES_MAX>;
 
 /// The cookies of one answer.
 pub type CookieVec = ArrayVec<Cookie, COOKIES_PER_REPLY>;
@@ -47,7 +47,7 @@ pub enum CookieError {
 /// [`CookieError::Unfit`].
 pub fn check(cookies: &CookieVec) -> Result<(), CookieError> {
     let bytes = cookies.first().ok_or(CookieError::Unfit)?.len();
-    let fits = bytes > 0 && bytes.is_multiple_of(KE_COOKIE_BYTES_MULTIPLE);
+    let fits = bytes > 0 && bytes.is_multiple_of(COOKIE_BYTES_MULTIPLE);
     let same = cookies.iter().all(|cookie| cookie.len() == bytes);
     let doubled = (1..cookies.len()).any(|index| cookies[index..].contains(&cookies[index - 1]));
     if fits && same && !doubled { Ok(()) } else { Err(CookieError::Unfit) }

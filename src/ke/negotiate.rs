@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::cookies::CookieVec;
 use crate::aead::Algorithm;
-use crate::limits::KE_ALGORITHMS;
+use crate::limits::{KE_ALGORITHMS, NTP_PORT};
 use crate::wire::ke::{Agreement, BodyTooLong, Ids, NTPV4, Request, Response, is_server_name};
 
 /// What the operator allows.
@@ -216,9 +216,6 @@ fn port(request: &Request<'_>, policy: &Policy) -> Option<u16> {
     let is_wanted = request.port == Some(policy.ntp_port);
     (is_wanted || policy.ntp_port != NTP_PORT).then_some(policy.ntp_port)
 }
-
-/// UDP port of NTP when nothing else is said.
-const NTP_PORT: u16 = 123;
 
 #[cfg(test)]
 mod tests;

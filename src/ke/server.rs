@@ -24,8 +24,8 @@ use super::counters::Counters;
 use super::negotiate::Policy;
 use super::session::{Outcome, Services, Session};
 use crate::limits::{
-    KE_ACCEPT_PAUSE_MILLIS, KE_ACCEPTS_PER_TURN, KE_BACKLOG, KE_CONNECTIONS, KE_EVENTS,
-    KE_INPUT_BYTES_MAX, KE_LINGER_MILLIS, KE_READ_BYTES, KE_TIMEOUT_MILLIS,
+    KE_ACCEPT_PAUSE, KE_ACCEPTS_PER_TURN, KE_BACKLOG, KE_CONNECTIONS_DEFAULT, KE_EVENTS,
+    KE_INPUT_BYTES_MAX, KE_LINGER, KE_READ_BYTES, KE_TIMEOUT_DEFAULT,
 };
 
 /// How to serve.
@@ -44,8 +44,8 @@ pub struct Options {
 impl Options {
     /// The timeout and number of connections of [`crate::limits`].
     pub fn new(tls: Arc<ServerConfig>, policy: Policy) -> Self {
-        let timeout = Duration::from_millis(KE_TIMEOUT_MILLIS);
-        Self { tls, policy, timeout, connections: KE_CONNECTIONS }
+        let timeout = KE_TIMEOUT_DEFAULT;
+        Self { tls, policy, timeout, connections: KE_CONNECTIONS_DEFAULT }
     }
 }
 
@@ -198,7 +198,7 @@ impl<C: CookieSource> Server<C> {
                     Err(_) => {
                         // No descriptors or no memory: what is waiting stays in the queue.
                         self.counters.accept_failed += 1;
-                        let pause = Duration::from_millis(KE_ACCEPT_PAUSE_MILLIS);
+                        let pause = KE_ACCEPT_PAUSE;
                         listener.not_before = Some(now + pause);
                         break;
                     }
@@ -291,7 +291,7 @@ impl<C: CookieSource> Server<C> {
         // Nothing comes after the answer; a client that waits for the end sees it now.
         let _ = stream.shutdown(Shutdown::Write);
         self.counters.count(outcome);
-        self.connections.linger(place, now + Duration::from_millis(KE_LINGER_MILLIS));
+        self.connections.linger(place, now + KE_LINGER);
         // A client that has closed already leaves at once.
         self.advance(place, now);
     }

@@ -1,1 +1,46 @@
 //! The worker loop and its ports.
+//!
+//! A port is a way to get batches of datagrams in and out: [`mmsg`] through the kernel's sockets,
+//! [`memory`] for tests. [`worker::run`] drives any of them by the same four verbs.
+
+pub mod memory;
+pub mod mmsg;
+pub mod worker;
+
+use arrayvec::ArrayVec;
+
+use crate::engine::batch::{Datagram, Verdicts};
+use crate::limits::BATCH_DATAGRAMS;
+
+/// A batch of datagrams, lent out by its port.
+pub type Batch<'a> = ArrayVec<Datagram<'a>, BATCH_DATAGRAMS>;
+
+/// A way to receive and send batches. The calls come in the order of the methods.
+pub trait Port {
+    /// Waits for datagrams, at most until the next sweep is due, and takes up to a batch of them.
+    /// Returns how many; 0 when none came.
+    fn recv(&mut self) -> usize;
+
+    /// The datagrams of the last [`Port::recv`].
+    fn batch(&mut self) -> Batch<'_>;
+
+    /// Sends the replies among the datagrams of the last [`Port::recv`]; the verdicts are in
+    /// their order.
+    fn send(&mut self, verdicts: &Verdicts);
+
+    /// What the port could not do, so far.
+    fn counters(&self) -> PortCounters;
+}
+
+/// What a port could not do. None of it stops the loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounters {
+    /// Datagrams without a kernel timestamp; the time of their receive call was taken instead.
+    pub receive_timestamps_missing: u64,
+    /// Receive calls that failed.
+    pub receive_errors: u64,
+    /// Replies that the kernel refused: no route, a forbidden address, no memory.
+    pub send_errors: u64,
+    /// Replies dropped because the socket's send buffer stayed full.
+    pub send_buffer_full: u64,
+}

@@ -1,1 +1,7 @@
 //! System calls, one concern per file.
+
+pub mod adjtimex;
+pub mod control;
+pub mod file;
+pub mod mmsg;
+pub mod socket;

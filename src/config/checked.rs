@@ -1,0 +1,257 @@
+//! The configuration as it holds: every value in range, every default filled in.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use super::raw::{self, ConfigError, Raw};
+use crate::clock::source::Source;
+use crate::limits::{
+    KE_CONNECTIONS_DEFAULT, KE_CONNECTIONS_MAX, KE_TIMEOUT_DEFAULT, KE_TIMEOUT_SECONDS,
+    KERNEL_STRATUM_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT, NTS_KE_PORT, SOCKETS_PER_WORKER,
+};
+
+/// All settings of a server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Where master keys are kept.
+    pub state_directory: PathBuf,
+    /// UDP addresses, at least one.
+    pub ntp_listen: Vec<SocketAddr>,
+    /// Where the time comes from.
+    pub clock: ClockSettings,
+    /// Key establishment; without it the server answers plain NTP only.
+    pub ke: Option<KeSettings>,
+}
+
+/// Where the time comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockSettings {
+    /// Who answers for it.
+    pub source: Source,
+    /// Stratum told to clients, 1 to 15.
+    pub stratum: u8,
+}
+
+impl ClockSettings {
+    /// `source` with the stratum that is its default.
+    pub fn of(source: Source) -> Self {
+        let stratum = match source {
+            Source::Kernel => KERNEL_STRATUM_DEFAULT,
+            Source::Local => LOCAL_STRATUM_DEFAULT,
+        };
+        Self { source, stratum }
+    }
+}
+
+/// Key establishment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeSettings {
+    /// TCP addresses, at least one.
+    pub listen: Vec<SocketAddr>,
+    /// Certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+    /// Server that clients are sent to (RFC 8915 section 4.1.7).
+    pub ntp_server: Option<String>,
+    /// From accept to close.
+    pub timeout: Duration,
+    /// Connections open at one time.
+    pub connections_max: usize,
+}
+
+/// Reads and checks a configuration text.
+pub fn parse(text: &str) -> Result<Settings, ConfigError> {
+    let raw = raw::parse(text)?;
+    check(text, raw)
+}
+
+fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
+    let ntp_listen = match &raw.ntp.listen {
+        Some(list) => addresses(text, list, NTP_PORT)?,
+        None => wildcards(NTP_PORT),
+    };
+    if let Some(list) = &raw.ntp.listen
+        && ntp_listen.iter().any(|address| address.port() != ntp_listen[0].port())
+    {
+        let what = "all addresses must have the same port: key establishment names one".to_owned();
+        return Err(ConfigError::at(text, list, what));
+    }
+    Ok(Settings {
+        state_directory: raw.state_directory.clone().unwrap_or_else(|| "/var/lib/timeball".into()),
+        ntp_listen,
+        clock: clock(text, &raw.clock)?,
+        ke: ke(text, &raw.ke)?,
+    })
+}
+
+fn clock(text: &str, raw: &raw::RawClock) -> Result<ClockSettings, ConfigError> {
+    let mut settings = ClockSettings::of(raw.source.unwrap_or(Source::Kernel));
+    if let Some(stratum) = &raw.stratum {
+        settings.stratum = u8::try_from(*stratum.get_ref())
+            .ok()
+            .filter(|stratum| (1..=15).contains(stratum))
+            .ok_or_else(|| ConfigError::at(text, stratum, "stratum must be 1 to 15".to_owned()))?;
+    }
+    Ok(settings)
+}
+
+fn ke(text: &str, raw: &raw::RawKe) -> Result<Option<KeSettings>, ConfigError> {
+    let (certificate, key) = match (&raw.certificate, &raw.key) {
+        (Some(certificate), Some(key)) => (certificate.get_ref(), key.get_ref()),
+        (None, None) => return Ok(None),
+        (Some(alone), None) => {
+            let what = "certificate needs its key: add key = \"FILE\"".to_owned();
+            return Err(ConfigError::at(text, alone, what));
+        }
+        (None, Some(alone)) => {
+            let what = "key needs its certificate: add certificate = \"FILE\"".to_owned();
+            return Err(ConfigError::at(text, alone, what));
+        }
+    };
+    let listen = match &raw.listen {
+        Some(list) => addresses(text, list, NTS_KE_PORT)?,
+        None => wildcards(NTS_KE_PORT),
+    };
+    Ok(Some(KeSettings {
+        listen,
+        certificate: certificate.clone(),
+        key: key.clone(),
+        ntp_server: raw.ntp_server.as_ref().map(|name| ntp_server(text, name)).transpose()?,
+        timeout: raw.timeout_seconds.as_ref().map_or(Ok(KE_TIMEOUT_DEFAULT), |seconds| {
+            if KE_TIMEOUT_SECONDS.contains(seconds.get_ref()) {
+                Ok(Duration::from_secs_f64(*seconds.get_ref()))
+            } else {
+                Err(ConfigError::at(text, seconds, "timeout_seconds must be 0.1 to 60".to_owned()))
+            }
+        })?,
+        connections_max: raw.connections_max.as_ref().map_or(
+            Ok(KE_CONNECTIONS_DEFAULT),
+            |max| {
+                usize::try_from(*max.get_ref())
+                    .ok()
+                    .filter(|max| (1..=KE_CONNECTIONS_MAX).contains(max))
+                    .ok_or_else(|| {
+                        ConfigError::at(text, max, "connections_max must be 1 to 65536".to_owned())
+                    })
+            },
+        )?,
+    }))
+}
+
+/// Printable ASCII without spaces, as clients take it (RFC 8915 section 4.1.7).
+fn ntp_server(text: &str, name: &Spanned<String>) -> Result<String, ConfigError> {
+    let good = (1..=255).contains(&name.get_ref().len())
+        && name.get_ref().bytes().all(|byte| byte.is_ascii_graphic());
+    if good {
+        Ok(name.get_ref().clone())
+    } else {
+        let what = "ntp_server must be an IP address or a host name in ASCII".to_owned();
+        Err(ConfigError::at(text, name, what))
+    }
+}
+
+fn addresses(
+    text: &str,
+    list: &Spanned<Vec<Spanned<String>>>,
+    default_port: u16,
+) -> Result<Vec<SocketAddr>, ConfigError> {
+    let count = list.get_ref().len();
+    if !(1..=SOCKETS_PER_WORKER).contains(&count) {
+        let what = format!("listen needs 1 to {SOCKETS_PER_WORKER} addresses, not {count}");
+        return Err(ConfigError::at(text, list, what));
+    }
+    list.get_ref()
+        .iter()
+        .map(|item| {
+            parse_address(item.get_ref(), default_port).ok_or_else(|| {
+                let what = format!(
+                    "\"{}\" is no address; write \"192.0.2.1:{default_port}\" or \
+                     \"[2001:db8::1]:{default_port}\"",
+                    item.get_ref()
+                );
+                ConfigError::at(text, item, what)
+            })
+        })
+        .collect()
+}
+
+/// An address with or without port; a bare IPv6 address needs no brackets.
+pub fn parse_address(text: &str, default_port: u16) -> Option<SocketAddr> {
+    text.parse().ok().or_else(|| {
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        Some(SocketAddr::new(bare.parse().ok()?, default_port))
+    })
+}
+
+fn wildcards(port: u16) -> Vec<SocketAddr> {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::{KEYS, sample_file};
+    use super::*;
+
+    #[test]
+    fn the_sample_file_holds_the_defaults() {
+        assert_eq!(parse(&sample_file()), parse(""));
+        let sample = sample_file();
+        for key in KEYS {
+            assert!(sample.contains(&format!("{} = {}", key.name, key.sample)));
+        }
+    }
+
+    /// With every comment taken off the keys, all of them are read.
+    #[test]
+    fn every_key_of_the_sample_file_is_read() {
+        let all: String = sample_file()
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(key) if !key.starts_with(' ') => format!("{key}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let settings = parse(&all).expect("all keys are good");
+        let ke = settings.ke.expect("certificate and key are there");
+        assert_eq!(ke.ntp_server.as_deref(), Some("time.example.org"));
+        assert_eq!(ke.timeout, KE_TIMEOUT_DEFAULT);
+        assert_eq!(ke.connections_max, KE_CONNECTIONS_DEFAULT);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        let message = |text: &str| parse(text).expect_err(text).to_string();
+        assert_eq!(
+            message("\n[ntp]\nlisen = []\n"),
+            "line 3: unknown key \"lisen\" in [ntp]; did you mean \"listen\"?"
+        );
+        assert_eq!(message("[ntq]\n"), "line 1: unknown key \"ntq\"; did you mean \"ntp\"?");
+        assert!(message("zebra = 1").ends_with("`timeball config example` prints all keys"));
+        assert!(message("[ntp]\nlisten = [\"localhost:123\"]").starts_with("line 2: \"localhost"));
+        assert!(message("[ntp]\nlisten = []").contains("1 to 64"));
+        assert!(message("[ntp]\nlisten = [\"[::1]:1\", \"127.0.0.1:2\"]").contains("same port"));
+        assert_eq!(message("[clock]\nstratum = 16"), "line 2: stratum must be 1 to 15");
+        assert!(message("[clock]\nsource = \"gps\"").starts_with("line 2: "));
+        assert!(message("[ke]\nkey = \"a\"").contains("certificate"));
+        assert!(message("[ke]\ncertificate = \"a\"").contains("add key"));
+        assert!(message("[ke\n").starts_with("line 1: "));
+        let timeout = "[ke]\ncertificate = \"a\"\nkey = \"b\"\ntimeout_seconds = 0.0";
+        assert_eq!(message(timeout), "line 4: timeout_seconds must be 0.1 to 60");
+    }
+
+    #[test]
+    fn addresses_take_the_default_port() {
+        let parsed = |text| parse_address(text, 123).map(|address| address.to_string());
+        assert_eq!(parsed("192.0.2.1").as_deref(), Some("192.0.2.1:123"));
+        assert_eq!(parsed("::1").as_deref(), Some("[::1]:123"));
+        assert_eq!(parsed("[::1]").as_deref(), Some("[::1]:123"));
+        assert_eq!(parsed("[::1]:11123").as_deref(), Some("[::1]:11123"));
+        assert_eq!(parsed("example.org"), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! Every key of the configuration file, once.
+
+use std::fmt::Write as _;
+
+/// One key of the configuration file.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Section; empty for the keys in front of the first one.
+    pub section: &'static str,
+    /// Name within the section.
+    pub name: &'static str,
+    /// A value as it stands in the sample file.
+    pub sample: &'static str,
+    /// Whether timeball takes `sample` when the key is absent. Else the key has no default, and
+    /// the sample file shows it commented out.
+    pub is_default: bool,
+    /// What it means, one sentence a line, as comments of the sample file.
+    pub help: &'static [&'static str],
+}
+
+/// All keys, in the order of the sample file; those of a section stand together.
+pub const KEYS: &[Key] = &[
+    Key {
+        section: "",
+        name: "state_directory",
+        sample: "\"/var/lib/timeball\"",
+        is_default: true,
+        help: &[
+            "Where master keys (ntskeys) are kept. Must exist and belong to the user that runs",
+            "timeball. A chrony server's ntskeys file may be put here: its cookies stay valid.",
+        ],
+    },
+    Key {
+        section: "ntp",
+        name: "listen",
+        sample: "[\"0.0.0.0:123\", \"[::]:123\"]",
+        is_default: true,
+        help: &["UDP addresses that answer NTP and NTS. All have the same port."],
+    },
+    Key {
+        section: "clock",
+        name: "source",
+        sample: "\"kernel\"",
+        is_default: true,
+        help: &[
+            "Who answers for the time. \"kernel\": adjtimex says whether a time daemon keeps the",
+            "system clock; if none does, clients are told \"unsynchronised\". \"local\": the system",
+            "clock is served as it is, for closed networks and tests.",
+        ],
+    },
+    Key {
+        section: "clock",
+        name: "stratum",
+        sample: "3",
+        is_default: false,
+        help: &[
+            "Stratum told to clients, 1 to 15. Default 3 with \"kernel\", whose daemon's stratum is",
+            "not known to timeball, and 10 with \"local\".",
+        ],
+    },
+    Key {
+        section: "ke",
+        name: "listen",
+        sample: "[\"0.0.0.0:4460\", \"[::]:4460\"]",
+        is_default: true,
+        help: &["TCP addresses of NTS key establishment."],
+    },
+    Key {
+        section: "ke",
+        name: "certificate",
+        sample: "\"/etc/timeball/fullchain.pem\"",
+        is_default: false,
+        help: &[
+            "Certificate chain, PEM, the server's own certificate first. Without certificate and",
+            "key the server answers plain NTP only.",
+        ],
+    },
+    Key {
+        section: "ke",
+        name: "key",
+        sample: "\"/etc/timeball/key.pem\"",
+        is_default: false,
+        help: &["Private key of the certificate, PEM."],
+    },
+    Key {
+        section: "ke",
+        name: "ntp_server",
+        sample: "\"time.example.org\"",
+        is_default: false,
+        help: &[
+            "Name or address of the NTP server that clients are sent to. Default: none, and they",
+            "take the address they did key establishment with.",
+        ],
+    },
+    Key {
+        section: "ke",
+        name: "timeout_seconds",
+        sample: "2.0",
+        is_default: true,
+        help: &["A connection is closed this long after it was accepted, 0.1 to 60."],
+    },
+    Key {
+        section: "ke",
+        name: "connections_max",
+        sample: "2048",
+        is_default: true,
+        help: &["Connections open at one time, 1 to 65536; others wait in the kernel's queue."],
+    },
+];
+
+/// The sample file: every key with its help and its default, valid as it stands.
+pub fn sample_file() -> String {
+    let mut text = String::from(
+        "# timeball configuration. Every key is here; a key that is commented out has no default\n\
+         # or takes it from another.\n",
+    );
+    let mut section = "";
+    for key in KEYS {
+        if key.section != section {
+            section = key.section;
+            write!(text, "\n[{section}]").expect("writing to a string cannot fail");
+        }
+        text.push('\n');
+        for line in key.help {
+            writeln!(text, "# {line}").expect("writing to a string cannot fail");
+        }
+        let comment = if key.is_default { "" } else { "#" };
+        writeln!(text, "{comment}{} = {}", key.name, key.sample)
+            .expect("writing to a string cannot fail");
+    }
+    text
+}
+
+/// The key of `section` (or the section, for "") whose name is nearest to `name`, if any is near.
+pub fn suggest(section: &str, name: &str) -> Option<&'static str> {
+    let names = KEYS.iter().filter(|key| key.section == section).map(|key| key.name);
+    let sections = KEYS.iter().map(|key| key.section).filter(|found| !found.is_empty());
+    let candidates = names.chain(sections.filter(|_| section.is_empty()));
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(similarity, _)| *similarity > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+/// Whether `name` is a key of `section`; a section's own name is one in front of all sections.
+pub fn is_known(section: &str, name: &str) -> bool {
+    KEYS.iter().any(|key| {
+        (key.section == section && key.name == name) || (section.is_empty() && key.section == name)
+    })
+}

@@ -1,0 +1,103 @@
+//! The configuration file as written: names and types are right, values are not yet checked.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::keys;
+use crate::clock::source::Source;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Raw {
+    pub(super) state_directory: Option<PathBuf>,
+    pub(super) ntp: RawNtp,
+    pub(super) clock: RawClock,
+    pub(super) ke: RawKe,
+}
+
+/// Section `ntp`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawNtp {
+    pub(super) listen: Option<Spanned<Vec<Spanned<String>>>>,
+}
+
+/// Section `clock`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawClock {
+    pub(super) source: Option<Source>,
+    pub(super) stratum: Option<Spanned<i64>>,
+}
+
+/// Section `ke`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawKe {
+    pub(super) listen: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) certificate: Option<Spanned<PathBuf>>,
+    pub(super) key: Option<Spanned<PathBuf>>,
+    pub(super) ntp_server: Option<Spanned<String>>,
+    pub(super) timeout_seconds: Option<Spanned<f64>>,
+    pub(super) connections_max: Option<Spanned<i64>>,
+}
+
+/// What is wrong with a configuration text, and in which line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {what}")]
+pub struct ConfigError {
+    /// Counted from one.
+    pub line: usize,
+    /// One sentence: what is wrong and what would be right.
+    pub what: String,
+}
+
+impl ConfigError {
+    pub(super) fn at<T>(text: &str, place: &Spanned<T>, what: String) -> Self {
+        Self::at_offset(text, place.span().start, what)
+    }
+
+    fn at_offset(text: &str, offset: usize, what: String) -> Self {
+        let before = text.get(..offset).unwrap_or(text);
+        Self { line: before.matches('\n').count() + 1, what }
+    }
+
+    fn from_toml(text: &str, error: &toml::de::Error) -> Self {
+        let offset = error.span().map_or(0, |span| span.start);
+        Self::at_offset(text, offset, error.message().replace('\n', "; "))
+    }
+}
+
+/// Reads a configuration text. Unknown keys are refused, with the nearest known one.
+pub fn parse(text: &str) -> Result<Raw, ConfigError> {
+    let from_toml = |error| ConfigError::from_toml(text, &error);
+    let table = DeTable::parse(text).map_err(from_toml)?;
+    refuse_unknown(text, "", table.get_ref())?;
+    toml::from_str(text).map_err(from_toml)
+}
+
+fn refuse_unknown(text: &str, section: &str, table: &DeTable<'_>) -> Result<(), ConfigError> {
+    for (name, value) in table {
+        if !keys::is_known(section, name.get_ref()) {
+            return Err(unknown(text, section, name));
+        }
+        if let DeValue::Table(inner) = value.get_ref() {
+            refuse_unknown(text, name.get_ref(), inner)?;
+        }
+    }
+    Ok(())
+}
+
+fn unknown<S: AsRef<str>>(text: &str, section: &str, name: &Spanned<S>) -> ConfigError {
+    let shown = name.get_ref().as_ref();
+    let place = if section.is_empty() { String::new() } else { format!(" in [{section}]") };
+    let advice = match keys::suggest(section, shown) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => "`timeball config example` prints all keys".to_owned(),
+    };
+    ConfigError::at(text, name, format!("unknown key \"{shown}\"{place}; {advice}"))
+}

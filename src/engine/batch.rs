@@ -1,0 +1,78 @@
+//! What goes into the engine and what comes out.
+
+use std::net::SocketAddr;
+
+use arrayvec::ArrayVec;
+
+use super::outcome::Outcome;
+use crate::limits::BATCH_DATAGRAMS;
+use crate::wire::timestamp::NtpTimestamp;
+
+/// One received datagram. `bytes` is all that arrived and all that a reply may fill: that replies
+/// cannot amplify is a property of this type.
+#[derive(Debug)]
+pub struct Datagram<'a> {
+    /// The request; afterwards its beginning is the reply.
+    pub bytes: &'a mut [u8],
+    /// When it arrived, by the kernel's clock.
+    pub arrival: NtpTimestamp,
+    /// Who sent it.
+    pub source: SocketAddr,
+    /// The kernel had to cut it off at the buffer's end.
+    pub truncated: bool,
+}
+
+/// What has become of one datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The outcome, for counting.
+    pub outcome: Outcome,
+    /// Length of the reply at the beginning of the datagram's bytes; 0 means that none is sent.
+    pub reply_bytes: u16,
+}
+
+impl Default for Verdict {
+    /// Nothing decided, nothing sent.
+    fn default() -> Self {
+        Self::drop(Outcome::Undecided)
+    }
+}
+
+impl Verdict {
+    /// No reply.
+    pub(super) const fn drop(outcome: Outcome) -> Self {
+        Self { outcome, reply_bytes: 0 }
+    }
+
+    /// A reply of the first `reply_bytes` of the datagram.
+    pub(super) const fn reply(outcome: Outcome, reply_bytes: usize) -> Self {
+        Self { outcome, reply_bytes: reply_bytes as u16 }
+    }
+}
+
+/// A verdict for each datagram of a batch, in its order.
+pub type Verdicts = ArrayVec<Verdict, BATCH_DATAGRAMS>;
+
+/// A request that is still in the race, known by its place in the batch.
+pub(super) trait InBatch {
+    /// Index of its datagram.
+    fn place(&self) -> usize;
+}
+
+/// The requests of one stage, in the order of the batch.
+pub(super) type Lanes<T> = ArrayVec<T, BATCH_DATAGRAMS>;
+
+/// Each request of `lanes` with its datagram. The lanes are in the order of the batch, so the
+/// datagrams can all be lent out at once.
+pub(super) fn with_datagrams<'b, 'd, 'l, T: InBatch>(
+    batch: &'b mut [Datagram<'d>],
+    lanes: &'l [T],
+) -> impl Iterator<Item = (&'l T, &'b mut Datagram<'d>)> {
+    let mut datagrams = batch.iter_mut().enumerate();
+    lanes.iter().map(move |lane| {
+        let (_, datagram) = datagrams
+            .find(|(place, _)| *place == lane.place())
+            .expect("lanes are in the order of the batch");
+        (lane, datagram)
+    })
+}

@@ -1,0 +1,82 @@
+//! Every outcome that a datagram can have, and how often each came about.
+
+use super::batch::{Lanes, Verdicts};
+use super::renew::Renewed;
+
+/// Declares the outcomes once: variant, name in counters and metrics, what it means.
+macro_rules! outcomes {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// What has become of a datagram.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Outcome {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Outcome {
+            /// All of them, in the order of the stages.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The name in counters and metrics.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+outcomes! {
+    /// No stage has decided; never the outcome of a whole pass.
+    Undecided = "undecided",
+    /// A plain NTP request was answered.
+    AnsweredPlain = "answered_plain",
+    /// An NTS request was answered, authenticated.
+    AnsweredNts = "answered_nts",
+    /// An NTS request could not be authenticated and was told so (NTS NAK).
+    NtsNak = "nts_nak",
+    /// Longer than the receive buffer.
+    DroppedTruncated = "dropped_truncated",
+    /// Shorter than a header, or no multiple of four bytes.
+    DroppedLength = "dropped_length",
+    /// A version that timeball does not speak: 0, 5, 6 or 7.
+    DroppedVersion = "dropped_version",
+    /// A mode that is no request: 2, 4 to 7, or 0 in other versions than 1.
+    DroppedMode = "dropped_mode",
+    /// Broken framing behind the header.
+    DroppedMalformed = "dropped_malformed",
+    /// A message authentication code: symmetric keys are not supported.
+    DroppedMac = "dropped_mac",
+    /// Some NTS fields, but not all that a request needs; or NTS in another mode than 3.
+    DroppedNtsIncomplete = "dropped_nts_incomplete",
+    /// NTS fields that RFC 8915 forbids: a second one, or a short unique identifier.
+    DroppedNtsInvalid = "dropped_nts_invalid",
+    /// An authenticator whose lengths contradict each other, or without the required padding.
+    DroppedAuthenticator = "dropped_authenticator",
+    /// Authentic, but what was encrypted is no sequence of extension fields.
+    DroppedEncryptedFields = "dropped_encrypted_fields",
+}
+
+/// Totals of one engine since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    outcomes: [u64; Outcome::ALL.len()],
+    /// Cookies handed out in replies.
+    pub cookies_issued: u64,
+}
+
+impl Counters {
+    pub(super) fn count(&mut self, verdicts: &Verdicts, renewed: &Lanes<Renewed>) {
+        for verdict in verdicts {
+            self.outcomes[verdict.outcome as usize] += 1;
+        }
+        for lane in renewed {
+            self.cookies_issued += lane.cookies() as u64;
+        }
+    }
+
+    /// How often this outcome came about.
+    pub fn outcome(&self, outcome: Outcome) -> u64 {
+        self.outcomes[outcome as usize]
+    }
+}

@@ -1,0 +1,179 @@
+//! The mmsg port: the kernel's sockets through `recvmmsg` and `sendmmsg`.
+//!
+//! The port to read first, and the one that works everywhere. One batch comes from one socket;
+//! the sockets take turns. When none has a datagram the port waits in `poll` until one has, until
+//! the next sweep is due, or until it is woken to stop.
+
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use arrayvec::ArrayVec;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{Batch, Port, PortCounters};
+use crate::engine::batch::{Datagram, Verdicts};
+use crate::limits::{
+    BATCH_DATAGRAMS, DATAGRAM_BYTES, SEND_BUFFER_WAIT, SOCKETS_PER_WORKER, SWEEP_INTERVAL,
+};
+use crate::sys::control;
+use crate::sys::mmsg::{self, Envelope, Outgoing, Payload};
+use crate::wire::timestamp::NtpTimestamp;
+
+/// See the module.
+#[derive(Debug)]
+pub struct MmsgPort {
+    sockets: Vec<UdpSocket>,
+    /// Readable when the worker shall stop.
+    wake: OwnedFd,
+    payloads: Box<[Payload; BATCH_DATAGRAMS]>,
+    envelopes: Box<[Envelope; BATCH_DATAGRAMS]>,
+    /// The socket that the batch came from; the next one is asked first for the next batch.
+    turn: usize,
+    received: usize,
+    counters: PortCounters,
+}
+
+impl MmsgPort {
+    /// Serves `sockets`, as [`crate::sys::socket::open_udp`] makes them. `wake` ends a wait when
+    /// it becomes readable.
+    ///
+    /// # Panics
+    /// If there are no sockets or more than [`SOCKETS_PER_WORKER`]: the configuration is checked
+    /// for both.
+    pub fn new(sockets: Vec<UdpSocket>, wake: OwnedFd) -> Self {
+        assert!((1..=SOCKETS_PER_WORKER).contains(&sockets.len()));
+        Self {
+            sockets,
+            wake,
+            payloads: Box::new([[0; DATAGRAM_BYTES]; BATCH_DATAGRAMS]),
+            envelopes: Box::new([Envelope::EMPTY; BATCH_DATAGRAMS]),
+            turn: 0,
+            received: 0,
+            counters: PortCounters::default(),
+        }
+    }
+
+    /// Asks each socket once, in turn.
+    fn try_recv(&mut self) -> usize {
+        for _ in 0..self.sockets.len() {
+            self.turn = (self.turn + 1) % self.sockets.len();
+            let socket = self.sockets[self.turn].as_fd();
+            match mmsg::recv(socket, &mut *self.payloads, &mut *self.envelopes) {
+                Ok(received) => return received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.counters.receive_errors += 1;
+                    // Takes the pending error away, which `poll` would else report for ever.
+                    let _ = self.sockets[self.turn].take_error();
+                }
+            }
+        }
+        0
+    }
+
+    fn wait(&self) {
+        let mut interests: ArrayVec<PollFd<'_>, { SOCKETS_PER_WORKER + 1 }> = self
+            .sockets
+            .iter()
+            .map(|socket| PollFd::new(socket, PollFlags::IN))
+            .chain([PollFd::new(&self.wake, PollFlags::IN)])
+            .collect();
+        let timeout = Timespec {
+            tv_sec: SWEEP_INTERVAL.as_secs() as i64,
+            tv_nsec: SWEEP_INTERVAL.subsec_nanos().into(),
+        };
+        // Interrupted or failed, the loop comes round again: a wait has no other result.
+        let _ = poll(&mut interests, Some(&timeout));
+    }
+}
+
+impl Port for MmsgPort {
+    fn recv(&mut self) -> usize {
+        self.received = self.try_recv();
+        if self.received == 0 {
+            self.wait();
+            self.received = self.try_recv();
+        }
+        self.received
+    }
+
+    fn batch(&mut self) -> Batch<'_> {
+        let mut fallback_arrival = None;
+        let received = self.payloads.iter_mut().zip(&mut *self.envelopes).take(self.received);
+        let mut batch = Batch::new();
+        for (payload, envelope) in received {
+            let control = control::read(&envelope.control.0[..envelope.control_bytes]);
+            let arrival = control.arrival.unwrap_or_else(|| {
+                self.counters.receive_timestamps_missing += 1;
+                *fallback_arrival.get_or_insert_with(realtime)
+            });
+            envelope.control_bytes = match control.destination {
+                Some(destination) => control::write_source(&mut envelope.control, destination),
+                None => 0,
+            };
+            batch.push(Datagram {
+                bytes: &mut payload[..envelope.payload_bytes],
+                arrival,
+                source: envelope.peer(),
+                truncated: envelope.truncated,
+            });
+        }
+        batch
+    }
+
+    fn send(&mut self, verdicts: &Verdicts) {
+        let socket = self.sockets[self.turn].as_fd();
+        let mut outgoing: ArrayVec<Outgoing<'_>, BATCH_DATAGRAMS> = self
+            .payloads
+            .iter_mut()
+            .zip(&mut *self.envelopes)
+            .zip(verdicts)
+            .filter(|(_, verdict)| verdict.reply_bytes > 0)
+            .map(|((payload, envelope), verdict)| Outgoing {
+                payload: &mut payload[..verdict.reply_bytes.into()],
+                envelope,
+            })
+            .collect();
+        let mut rest = &mut outgoing[..];
+        let mut waited = false;
+        while !rest.is_empty() {
+            let done = match mmsg::send(socket, rest) {
+                Ok(sent) => sent,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !waited => {
+                    wait_for_send_buffer(&self.sockets[self.turn]);
+                    waited = true;
+                    0
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.counters.send_buffer_full += rest.len() as u64;
+                    rest.len()
+                }
+                // The error is the first reply's; the others may still go.
+                Err(_) => {
+                    self.counters.send_errors += 1;
+                    1
+                }
+            };
+            rest = &mut rest[done..];
+        }
+    }
+
+    fn counters(&self) -> PortCounters {
+        self.counters
+    }
+}
+
+/// Bounded: an interface that takes nothing must not stop the worker from serving the others.
+fn wait_for_send_buffer(socket: &UdpSocket) {
+    let timeout = Timespec { tv_sec: 0, tv_nsec: SEND_BUFFER_WAIT.subsec_nanos().into() };
+    let _ = poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&timeout));
+}
+
+fn realtime() -> NtpTimestamp {
+    let now = clock_gettime(ClockId::Realtime);
+    NtpTimestamp::from_unix(now.tv_sec, now.tv_nsec as u32)
+}

@@ -1,0 +1,174 @@
+//! Ancillary data of datagrams (`cmsg(3)`), read and written as bytes.
+//!
+//! A control message is a native-endian header (`size_t` length that counts the header, `int`
+//! level, `int` type), its data, and padding to the alignment of `size_t`. The kernel writes the
+//! lengths; they are checked all the same.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::limits::CONTROL_BYTES;
+use crate::wire::timestamp::NtpTimestamp;
+
+const HEADER_BYTES: usize = size_of::<libc::cmsghdr>();
+const ALIGNMENT: usize = size_of::<usize>();
+
+/// Room for the control messages of one datagram, aligned as `cmsg(3)` asks for.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub struct ControlBuffer(pub [u8; CONTROL_BYTES]);
+
+impl ControlBuffer {
+    /// All zero.
+    pub const ZERO: Self = Self([0; CONTROL_BYTES]);
+}
+
+/// The address that a datagram was sent to, and the interface it came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// `IP_PKTINFO`.
+    V4(Ipv4Addr),
+    /// `IPV6_PKTINFO` with the interface index.
+    V6(Ipv6Addr, u32),
+}
+
+/// What the control messages of a received datagram say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// When the kernel took the datagram in (`SCM_TIMESTAMPNS`).
+    pub arrival: Option<NtpTimestamp>,
+    /// Where it was sent to.
+    pub destination: Option<Destination>,
+}
+
+/// Reads the control messages in `control`; what is unknown or malformed is passed by.
+pub fn read(control: &[u8]) -> Received {
+    let mut received = Received::default();
+    let mut rest = control;
+    while let Some((message, after)) = next_message(rest) {
+        rest = after;
+        match (message.level, message.kind) {
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => received.arrival = timespec(message.data),
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                received.destination = in_pktinfo(message.data);
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                received.destination = in6_pktinfo(message.data);
+            }
+            _ => {}
+        }
+    }
+    received
+}
+
+struct Message<'a> {
+    level: i32,
+    kind: i32,
+    data: &'a [u8],
+}
+
+fn next_message(control: &[u8]) -> Option<(Message<'_>, &[u8])> {
+    let (length, rest) = control.split_first_chunk()?;
+    let (level, rest) = rest.split_first_chunk()?;
+    let (kind, _) = rest.split_first_chunk()?;
+    let length = usize::from_ne_bytes(*length);
+    let data = control.get(HEADER_BYTES..length)?;
+    let next = length.checked_next_multiple_of(ALIGNMENT)?.min(control.len());
+    let message =
+        Message { level: i32::from_ne_bytes(*level), kind: i32::from_ne_bytes(*kind), data };
+    Some((message, &control[next..]))
+}
+
+/// `struct timespec`: seconds and nanoseconds, 8 bytes each.
+fn timespec(data: &[u8]) -> Option<NtpTimestamp> {
+    let (seconds, rest) = data.split_first_chunk()?;
+    let nanoseconds = i64::from_ne_bytes(*rest.first_chunk()?);
+    Some(NtpTimestamp::from_unix(i64::from_ne_bytes(*seconds), nanoseconds.try_into().ok()?))
+}
+
+/// `struct in_pktinfo`: interface index, local address, header destination address.
+fn in_pktinfo(data: &[u8]) -> Option<Destination> {
+    let local: [u8; 4] = *data.get(4..)?.first_chunk()?;
+    Some(Destination::V4(Ipv4Addr::from(local)))
+}
+
+/// `struct in6_pktinfo`: destination address, interface index.
+fn in6_pktinfo(data: &[u8]) -> Option<Destination> {
+    let (address, rest) = data.split_first_chunk::<16>()?;
+    let interface = u32::from_ne_bytes(*rest.first_chunk()?);
+    Some(Destination::V6(Ipv6Addr::from(*address), interface))
+}
+
+/// Writes the one control message that makes a reply leave from `destination`; returns its length.
+///
+/// The interface is given only where the address has no meaning without it (link-local):
+/// elsewhere the routing table chooses the way back.
+pub fn write_source(control: &mut ControlBuffer, destination: Destination) -> usize {
+    match destination {
+        Destination::V4(address) => {
+            let mut data = [0; size_of::<libc::in_pktinfo>()];
+            data[4..8].copy_from_slice(&address.octets());
+            write_message(control, libc::IPPROTO_IP, libc::IP_PKTINFO, &data)
+        }
+        Destination::V6(address, interface) => {
+            let mut data = [0; size_of::<libc::in6_pktinfo>()];
+            data[..16].copy_from_slice(&address.octets());
+            if address.is_unicast_link_local() {
+                data[16..].copy_from_slice(&interface.to_ne_bytes());
+            }
+            write_message(control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &data)
+        }
+    }
+}
+
+fn write_message(control: &mut ControlBuffer, level: i32, kind: i32, data: &[u8]) -> usize {
+    let length = HEADER_BYTES + data.len();
+    let bytes = &mut control.0;
+    bytes[..8].copy_from_slice(&length.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&level.to_ne_bytes());
+    bytes[12..16].copy_from_slice(&kind.to_ne_bytes());
+    bytes[HEADER_BYTES..length].copy_from_slice(data);
+    let padded = length.next_multiple_of(ALIGNMENT);
+    bytes[length..padded].fill(0);
+    padded
+}
+
+// The byte offsets above are those of Linux on 64-bit machines.
+const _: () = assert!(HEADER_BYTES == 16 && ALIGNMENT == 8);
+const _: () = assert!(size_of::<libc::in_pktinfo>() == 12 && size_of::<libc::in6_pktinfo>() == 20);
+const _: () = assert!(size_of::<libc::timespec>() == 16);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_for_a_reply_is_read_back() {
+        for destination in [
+            Destination::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            Destination::V6("2001:db8::1".parse().expect("an address"), 0),
+            Destination::V6("fe80::1".parse().expect("an address"), 7),
+        ] {
+            let mut control = ControlBuffer::ZERO;
+            let length = write_source(&mut control, destination);
+            assert_eq!(read(&control.0[..length]).destination, Some(destination));
+        }
+    }
+
+    #[test]
+    fn the_interface_is_given_for_link_local_only() {
+        let mut control = ControlBuffer::ZERO;
+        let global = "2001:db8::1".parse().expect("an address");
+        let length = write_source(&mut control, Destination::V6(global, 7));
+        let read = read(&control.0[..length]).destination;
+        assert_eq!(read, Some(Destination::V6(global, 0)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_control_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            read(&bytes);
+        }
+    }
+}
