@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+// Packets (src/wire, src/engine, src/client.rs)
+
 /// Datagrams taken, answered and sent together. Prototypes showed no gain beyond 32, and the
 /// batch has to stay inside the first-level cache.
 pub const BATCH_DATAGRAMS: usize = 32;
@@ -15,9 +17,20 @@ pub const DATAGRAM_BYTES: usize = 1472;
 /// eight cookies and asks for no more than fill that store.
 pub const COOKIES_PER_REPLY: usize = 8;
 
-const _: () = assert!(DATAGRAM_BYTES.is_multiple_of(64) && (DATAGRAM_BYTES / 64) % 2 == 1);
+/// The longest cookie a client keeps; chrony's limit, and more than any cookie of ours.
+pub const COOKIE_BYTES_MAX: usize = 256;
 
-// aead
+/// A cookie's length is a multiple of this, or chrony's client refuses it; NTP extension fields
+/// have the same granularity (RFC 7822 section 3).
+pub const COOKIE_BYTES_MULTIPLE: usize = 4;
+
+/// The port of NTP servers (RFC 5905 section 7.2).
+pub const NTP_PORT: u16 = 123;
+
+// Cryptography and keys (src/aead, src/cookie)
+
+/// The longest nonce that we generate: AES-SIV's.
+pub const NONCE_BYTES_MAX: usize = 16;
 
 /// Random bytes that a nonce generator makes at a time: 256 blocks, so that the key schedule
 /// (about 100 ns) costs less than half a nanosecond a nonce, and the buffer is one page.
@@ -31,15 +44,13 @@ pub const NONCE_RESEED_REFILLS: u32 = 1 << 14;
 /// its state (a snapshot of a virtual machine) predicts nonces for no longer than this.
 pub const NONCE_RESEED_SECONDS: u64 = 300;
 
-const _: () = assert!(NONCE_BUFFER_BYTES.is_multiple_of(16) && NONCE_BUFFER_BYTES > 64);
-
 /// Master keys in the ring: two previous, current, next. Part of chrony's `ntskeys` format.
 pub const RING_KEYS: usize = 4;
 
 /// C2S and S2C of the AEAD with the longest keys, AES-SIV-CMAC-512.
 pub const CLIENT_KEYS_BYTES_MAX: usize = 128;
 
-const _: () = assert!(RING_KEYS.is_power_of_two(), "a key's slot is its identifier's last bits");
+// The clock (src/clock)
 
 /// How often the host's clock is looked at. Between looks its dispersion grows by calculation,
 /// and a leap announcement or lost synchronisation reaches clients within this time.
@@ -55,14 +66,13 @@ pub const LOCAL_DISPERSION_RATE: f64 = 15e-6;
 /// Readings of the clock that measure its precision: enough to meet an undisturbed pair.
 pub const PRECISION_READINGS: usize = 1000;
 
-/// The longest nonce that we generate: AES-SIV's.
-pub const NONCE_BYTES_MAX: usize = 16;
+/// Stratum in `kernel` mode: that of a client of a pool server, which is what most hosts are.
+pub const KERNEL_STRATUM_DEFAULT: u8 = 3;
 
-/// The port of NTP servers (RFC 5905 section 7.2).
-pub const NTP_PORT: u16 = 123;
+/// Stratum in `local` mode: chrony's, so low in rank that any real source is preferred.
+pub const LOCAL_STRATUM_DEFAULT: u8 = 10;
 
-/// The port of NTS-KE servers (RFC 8915 section 7.1).
-pub const NTS_KE_PORT: u16 = 4460;
+// Sockets (src/net, src/sys)
 
 /// Control messages of one datagram: a timestamp (32 bytes) and an IPv6 packet information
 /// (40 bytes), with room for one more.
@@ -78,68 +88,17 @@ pub const SWEEP_INTERVAL: Duration = CLOCK_LOOK_INTERVAL;
 /// device needs to drain its queue, shorter than a client waits.
 pub const SEND_BUFFER_WAIT: Duration = Duration::from_millis(10);
 
-/// The longest cookie a client keeps; chrony's limit, and more than any cookie of ours.
-pub const COOKIE_BYTES_MAX: usize = 256;
+// Key establishment (src/ke, src/wire/ke.rs)
 
-/// Stratum in `kernel` mode: that of a client of a pool server, which is what most hosts are.
-pub const KERNEL_STRATUM_DEFAULT: u8 = 3;
-
-/// Stratum in `local` mode: chrony's, so low in rank that any real source is preferred.
-pub const LOCAL_STRATUM_DEFAULT: u8 = 10;
-
-/// Timeouts that can be configured.
-pub const KE_TIMEOUT_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=60.0;
-
-/// What can be configured; each connection costs a descriptor and a TLS state.
-pub const KE_CONNECTIONS_MAX: usize = 65_536;
-
-/// Delay before a role that ended is started again, the first time.
-pub const ROLE_RESTART_DELAY_FIRST: Duration = Duration::from_millis(100);
-
-/// The delay doubles up to this: a role that cannot start costs no noticeable CPU time.
-pub const ROLE_RESTART_DELAY_MAX: Duration = Duration::from_secs(10);
-
-/// A role that ran this long is taken for healthy, and its delay starts from the first again.
-pub const ROLE_STABLE_AFTER: Duration = Duration::from_secs(60);
-
-/// How long a role may take to end before it is killed: longer than the longest handshake.
-pub const ROLE_STOP_WAIT: Duration = Duration::from_secs(5);
-
-/// How long the supervisor waits for a role to say that it serves. Roles start in milliseconds.
-pub const ROLE_READY_WAIT: Duration = Duration::from_secs(10);
-
-/// UDP port of `serve` without a configuration: free for every user, and 123 to the eye.
-pub const EMBEDDED_NTP_PORT: u16 = 11_123;
-
-/// TCP port of `serve` without a configuration: the same with 4460.
-pub const EMBEDDED_KE_PORT: u16 = 14_460;
-
-// NTS key establishment (src/ke, src/wire/ke.rs, src/certificate.rs).
-
-/// Longest NTS-KE request. RFC 8915 section 4 asks for at least 1024; a client that names every
-/// registered AEAD and a server of 255 characters needs under 500. One memory page.
-pub const KE_REQUEST_BYTES_MAX: usize = 4096;
-
-/// Longest NTS-KE response that our client takes. RFC 8915 section 4: clients SHOULD accept at
-/// least 65536.
-pub const KE_RESPONSE_BYTES_MAX: usize = 65536;
-
-/// A cookie's length is a multiple of this, or chrony's client refuses it; NTP extension fields
-/// have the same granularity (RFC 7822 section 3).
-pub const COOKIE_BYTES_MULTIPLE: usize = 4;
-
-/// Longest name in a Server record: a domain name (RFC 1035 section 2.3.4).
-pub const KE_SERVER_NAME_BYTES_MAX: usize = 255;
-
-/// AEAD algorithms that this program knows: 15, 17 and 30.
-pub const KE_ALGORITHMS: usize = 3;
-
-/// Longest AEAD key of one direction: AES-SIV-CMAC-512.
-pub const KE_KEY_BYTES_MAX: usize = 64;
+/// The port of NTS-KE servers (RFC 8915 section 7.1).
+pub const NTS_KE_PORT: u16 = 4460;
 
 /// Total time of one NTS-KE connection from accept to answer, unless configured. chrony's value;
 /// an honest client needs three to four round trips.
 pub const KE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+
+/// Timeouts that can be configured.
+pub const KE_TIMEOUT_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=60.0;
 
 /// Time for a client to close after our answer, before the connection is dropped. Closing at once
 /// would answer its close_notify with a reset, which can destroy the answer on its way.
@@ -149,10 +108,30 @@ pub const KE_LINGER: Duration = Duration::from_millis(500);
 /// each; at the worst each holds a handshake of `KE_HANDSHAKE_BYTES_MAX`, 64 MiB together.
 pub const KE_CONNECTIONS_DEFAULT: usize = 2048;
 
+/// What can be configured; each connection costs a descriptor and a TLS state.
+pub const KE_CONNECTIONS_MAX: usize = 65_536;
+
 /// Connections that the kernel keeps for a listener until they are accepted, within
 /// net.core.somaxconn. When it overflows a client waits a second to try again; std's 128 overflow
 /// at a burst that accepting takes a millisecond for.
 pub const KE_BACKLOG: i32 = 4096;
+
+/// Longest NTS-KE request. RFC 8915 section 4 asks for at least 1024; a client that names every
+/// registered AEAD and a server of 255 characters needs under 500. One memory page.
+pub const KE_REQUEST_BYTES_MAX: usize = 4096;
+
+/// Longest NTS-KE response that our client takes. RFC 8915 section 4: clients SHOULD accept at
+/// least 65536.
+pub const KE_RESPONSE_BYTES_MAX: usize = 65536;
+
+/// Longest name in a Server record: a domain name (RFC 1035 section 2.3.4).
+pub const KE_SERVER_NAME_BYTES_MAX: usize = 255;
+
+/// AEAD algorithms that this program knows: 15, 17 and 30.
+pub const KE_ALGORITHMS: usize = 3;
+
+/// Longest AEAD key of one direction: AES-SIV-CMAC-512.
+pub const KE_KEY_BYTES_MAX: usize = 64;
 
 /// TLS bytes taken from a connection whose handshake is not complete; what is read together with
 /// the last of them comes on top. A ClientHello with a post-quantum key share is under 2 KiB, and
@@ -177,11 +156,7 @@ pub const KE_EVENTS: usize = 256;
 /// spin, short enough to be served again within a client's own timeout.
 pub const KE_ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-const _: () = assert!(KE_REQUEST_BYTES_MAX >= 1024);
-const _: () = assert!(
-    KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + KE_HANDSHAKE_BYTES_MAX + KE_READ_BYTES
-);
-const _: () = assert!(COOKIE_BYTES_MAX.is_multiple_of(COOKIE_BYTES_MULTIPLE));
+// Certificates (src/certificate.rs)
 
 /// Validity of a self-signed certificate in days, unless told. Its copies are carried to clients
 /// by hand, so a year; the observer and `cert show` warn in time.
@@ -195,8 +170,49 @@ pub const CERTIFICATE_BACKDATE_SECONDS: i64 = 86_400;
 /// clients, so a working renewal never shows it.
 pub const CERTIFICATE_EXPIRY_WARNING_DAYS: i64 = 30;
 
+// Processes (src/process)
+
+/// Delay before a role that ended is started again, the first time.
+pub const ROLE_RESTART_DELAY_FIRST: Duration = Duration::from_millis(100);
+
+/// The delay doubles up to this: a role that cannot start costs no noticeable CPU time.
+pub const ROLE_RESTART_DELAY_MAX: Duration = Duration::from_secs(10);
+
+/// A role that ran this long is taken for healthy, and its delay starts from the first again.
+pub const ROLE_STABLE_AFTER: Duration = Duration::from_secs(60);
+
+/// How long a role may take to end before it is killed: longer than the longest handshake.
+pub const ROLE_STOP_WAIT: Duration = Duration::from_secs(5);
+
+/// How long the supervisor waits for a role to say that it serves. Roles start in milliseconds.
+pub const ROLE_READY_WAIT: Duration = Duration::from_secs(10);
+
+// The command line (src/cli)
+
+/// UDP port of `serve` without a configuration: free for every user, and 123 to the eye.
+pub const EMBEDDED_NTP_PORT: u16 = 11_123;
+
+/// TCP port of `serve` without a configuration: the same with 4460.
+pub const EMBEDDED_KE_PORT: u16 = 14_460;
+
 /// Samples that `query` takes unless told: enough to see that they agree.
 pub const QUERY_SAMPLES_DEFAULT: u32 = 3;
 
 /// How long `query` waits for each step, unless told.
 pub const QUERY_TIMEOUT_SECONDS_DEFAULT: u64 = 5;
+
+// How the numbers depend on each other.
+
+const _: () = assert!(
+    DATAGRAM_BYTES.is_multiple_of(64) && (DATAGRAM_BYTES / 64) % 2 == 1,
+    "an odd number of cache lines"
+);
+const _: () = assert!(COOKIE_BYTES_MAX.is_multiple_of(COOKIE_BYTES_MULTIPLE));
+const _: () = assert!(NONCE_BUFFER_BYTES.is_multiple_of(16) && NONCE_BUFFER_BYTES > 64);
+const _: () = assert!(RING_KEYS.is_power_of_two(), "a key's slot is its identifier's last bits");
+const _: () = assert!(CLIENT_KEYS_BYTES_MAX == 2 * KE_KEY_BYTES_MAX);
+const _: () = assert!(KE_CONNECTIONS_DEFAULT <= KE_CONNECTIONS_MAX);
+const _: () = assert!(KE_REQUEST_BYTES_MAX >= 1024, "RFC 8915 section 4");
+const _: () = assert!(
+    KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + KE_HANDSHAKE_BYTES_MAX + KE_READ_BYTES
+);

@@ -12,5 +12,35 @@
 pub mod key_establishment;
 pub mod responder;
 pub mod role;
+mod signals;
 pub mod start;
 pub mod supervisor;
+
+use std::process::ExitCode;
+
+use role::Role;
+use start::{Inherited, RoleError};
+
+/// Runs a role in this process, which the supervisor started for it. An error goes to the
+/// supervisor, which says it to the user.
+pub fn run_role(role: Role) -> ExitCode {
+    let inherited = match Inherited::take() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            eprintln!("timeball: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let Inherited { start, sockets, report } = inherited;
+    let result: Result<(), RoleError> = match role {
+        Role::Responder => responder::run(start, sockets, &report),
+        Role::KeyEstablishment => key_establishment::run(start, sockets, &report),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report.failed(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,13 +1,11 @@
 //! The responder role: answers NTP and NTS.
 
-use std::io;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-
+use super::signals::stop_on_signals;
 use super::start::{Report, ResponderStart, RoleError, StartMessage};
 use crate::aead::{Aead, NonceGenerator, self_test};
 use crate::clock::source::HostClock;
@@ -45,14 +43,4 @@ pub fn run(start: StartMessage, sockets: Vec<OwnedFd>, report: &Report) -> Resul
     report.ready();
     worker.run(&mut port, &stop);
     Ok(())
-}
-
-/// Sets `stop` and makes the returned descriptor readable on SIGTERM and SIGINT.
-pub(super) fn stop_on_signals(stop: &Arc<AtomicBool>) -> io::Result<OwnedFd> {
-    let (wake, waker) = io::pipe()?;
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(stop))?;
-        signal_hook::low_level::pipe::register(signal, waker.try_clone()?)?;
-    }
-    Ok(wake.into())
 }
