@@ -81,6 +81,9 @@ pub const CONTROL_BYTES: usize = 96;
 /// Addresses that one worker can listen on.
 pub const SOCKETS_PER_WORKER: usize = 64;
 
+/// Worker threads of one responder: more than any one machine that a single configuration serves.
+pub const WORKERS_MAX: usize = 256;
+
 /// An idle worker wakes this often to look at its clock: no oftener than the clock is looked at.
 pub const SWEEP_INTERVAL: Duration = CLOCK_LOOK_INTERVAL;
 

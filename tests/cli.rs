@@ -1,10 +1,14 @@
 //! The command line as a user meets it: help, exit codes, and one sentence for every bad start.
 
+mod common;
+
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
+
+use common::server::{free_tcp_port, free_udp_port};
 
 fn timeball(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_timeball")).args(arguments).output().expect("the program")
@@ -25,7 +29,11 @@ fn sentence(output: &Output, code: i32) -> String {
 }
 
 /// A directory with a certificate, and configurations in it.
-struct Place(tempfile::TempDir);
+struct Place {
+    directory: tempfile::TempDir,
+    ntp_port: u16,
+    ke_port: u16,
+}
 
 impl Place {
     fn new() -> Self {
@@ -33,25 +41,27 @@ impl Place {
         let out = directory.path().to_str().expect("text").to_owned();
         let made = timeball(&["cert", "self-signed", "--name", "localhost", "--out", &out]);
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Self(directory)
+        Self { directory, ntp_port: free_udp_port(), ke_port: free_tcp_port() }
     }
 
     fn path(&self, name: &str) -> String {
-        self.0.path().join(name).display().to_string()
+        self.directory.path().join(name).display().to_string()
     }
 
     /// A good configuration on free ports, with one text replaced by another.
     fn configuration(&self, from: &str, to: &str) -> std::path::PathBuf {
         let good = format!(
-            "state_directory = \"{}\"\n[ntp]\nlisten = [\"127.0.0.1:0\"]\n[clock]\n\
-             source = \"local\"\n[ke]\nlisten = [\"127.0.0.1:0\"]\n\
+            "state_directory = \"{}\"\n[ntp]\nlisten = [\"127.0.0.1:{}\"]\n[clock]\n\
+             source = \"local\"\n[ke]\nlisten = [\"127.0.0.1:{}\"]\n\
              certificate = \"{}\"\nkey = \"{}\"\n",
             self.path("state"),
+            self.ntp_port,
+            self.ke_port,
             self.path("cert.pem"),
             self.path("key.pem"),
         );
         assert!(good.contains(from), "{from}");
-        let path = self.0.path().join("timeball.toml");
+        let path = self.directory.path().join("timeball.toml");
         fs::write(&path, good.replace(from, to)).expect("written");
         path
     }
@@ -75,15 +85,31 @@ fn every_bad_start_says_one_sentence() {
     let taken_udp = taken_udp.local_addr().map(|address| (taken_udp, address)).expect("bound");
     let taken_tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
     let tcp_address = taken_tcp.local_addr().expect("bound").to_string();
-    let ntp = "[ntp]\nlisten = [\"127.0.0.1:0\"]";
-    let ke = "[ke]\nlisten = [\"127.0.0.1:0\"]";
+    let ntp = format!("[ntp]\nlisten = [\"127.0.0.1:{}\"]", place.ntp_port);
+    let ke = format!("[ke]\nlisten = [\"127.0.0.1:{}\"]", place.ke_port);
     let other = Place::new();
     fs::write(place.path("garbage.pem"), "garbage").expect("written");
 
     for (from, to, code, says) in [
-        (ntp, &format!("[ntp]\nlisten = [\"{}\"]", taken_udp.1), 1, "in use by another program"),
-        (ke, &format!("[ke]\nlisten = [\"{tcp_address}\"]"), 1, "in use by another program"),
-        (ntp, &"[ntp]\nlisten = [\"192.0.2.1:0\"]".to_owned(), 1, "an interface of this host"),
+        (
+            ntp.as_str(),
+            &format!("[ntp]\nlisten = [\"{}\"]", taken_udp.1),
+            1,
+            "in use by another program",
+        ),
+        (
+            ke.as_str(),
+            &format!("[ke]\nlisten = [\"{tcp_address}\"]"),
+            1,
+            "in use by another program",
+        ),
+        (
+            ntp.as_str(),
+            &"[ntp]\nlisten = [\"192.0.2.1:123\"]".to_owned(),
+            1,
+            "an interface of this host",
+        ),
+        (ntp.as_str(), &format!("{ntp}\ncpus = \"8191\""), 2, "processor 8191"),
         ("listen", &"lisen".to_owned(), 2, "did you mean \"listen\"?"),
         ("[ke]", &"[ke".to_owned(), 2, "line 6"),
         (&place.path("cert.pem"), &place.path("absent.pem"), 1, "check the name"),

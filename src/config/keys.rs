@@ -38,6 +38,26 @@ pub const KEYS: &[Key] = &[
         help: &["UDP addresses that answer NTP and NTS. All have the same port."],
     },
     Key {
+        section: "ntp",
+        name: "workers",
+        sample: "2",
+        is_default: false,
+        help: &[
+            "Worker threads, each on a processor of its own with sockets of its own, 1 to 256.",
+            "Default: one for each processor in \"cpus\".",
+        ],
+    },
+    Key {
+        section: "ntp",
+        name: "cpus",
+        sample: "\"0-1\"",
+        is_default: false,
+        help: &[
+            "Processors of the workers, in their order, for example \"2-7,10\". Default: all that",
+            "this process may run on.",
+        ],
+    },
+    Key {
         section: "clock",
         name: "source",
         sample: "\"kernel\"",

@@ -8,10 +8,23 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits::KE_BACKLOG;
 
+/// `count` UDP sockets that share `address` (`SO_REUSEPORT`), in the order of their workers. With
+/// port 0 the kernel chooses one port for all.
+///
+/// The option would let any program of this user share the address without a word. So the address
+/// is first taken without it: a second server is told that the first one is there.
+pub fn open_udp_group(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {
+    let alone = open_udp(address, false)?;
+    let address = alone.local_addr()?;
+    drop(alone);
+    (0..count).map(|_| open_udp(address, true)).collect()
+}
+
 /// A UDP socket bound to `address` that stamps arrivals and tells where they were sent to
 /// (`SO_TIMESTAMPNS`, `IP_PKTINFO`, `IPV6_RECVPKTINFO`).
-pub fn open_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+pub fn open_udp(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_port(shared)?;
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
     if address.is_ipv6() {
         // One socket per family: an IPv4 client must not appear as a mapped IPv6 address.
