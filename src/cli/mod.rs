@@ -10,7 +10,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::process::role::{self, Role};
+use crate::process::role::Role;
+use crate::process::run_role;
 
 /// Exit code: done.
 pub const EXIT_FINE: u8 = 0;
@@ -68,7 +69,7 @@ pub fn run() -> ExitCode {
             Err(error) => fail(EXIT_FAILURE, error),
         },
         Command::Config(command) => config::run(&command),
-        Command::Role { role } => role::run(role),
+        Command::Role { role } => run_role(role),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `timeball query`: a real NTS client that looks and never touches the clock.
 
-use std::net::{SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -63,7 +63,8 @@ enum Error {
     #[error("cannot send to {server}: {source}; check the route and the firewall")]
     Socket { server: SocketAddr, source: std::io::Error },
     #[error(
-        "no answer from udp {0}; a firewall may drop UDP on the way, or NTP packets longer than 48 bytes"
+        "no answer from udp {0}; a firewall may drop UDP on the way, or NTP packets longer than \
+         48 bytes"
     )]
     NoAnswer(SocketAddr),
     #[error(transparent)]
@@ -142,9 +143,12 @@ fn host_and_port(text: &str) -> Option<(String, u16)> {
         let port = if port.is_empty() { Some("4460") } else { port.strip_prefix(':') }?;
         return Some((host.to_owned(), port.parse().ok()?));
     }
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') => (host, port.parse().ok()?),
-        _ => (text, NTS_KE_PORT),
+    if text.matches(':').count() > 1 {
+        return Some((text.parse::<Ipv6Addr>().ok()?.to_string(), NTS_KE_PORT));
+    }
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => (host, port.parse().ok()?),
+        None => (text, NTS_KE_PORT),
     };
     (!host.is_empty()).then(|| (host.to_owned(), port))
 }
@@ -303,7 +307,7 @@ mod tests {
         assert_eq!(split("2001:db8::1").as_deref(), Some("2001:db8::1 4460"));
         assert_eq!(split("[2001:db8::1]").as_deref(), Some("2001:db8::1 4460"));
         assert_eq!(split("[2001:db8::1]:1").as_deref(), Some("2001:db8::1 1"));
-        for wrong in ["", ":1", "a:b", "a:70000", "[::1", "[::1]x"] {
+        for wrong in ["", ":1", "a:b", "a:70000", "[::1", "::1]", "[::1]x"] {
             assert_eq!(split(wrong), None, "{wrong}");
         }
     }

@@ -15,6 +15,7 @@
 //! make, so no reply is sealed for a request that was not verified.
 
 pub mod batch;
+pub mod counters;
 pub mod outcome;
 mod parse;
 mod renew;
@@ -31,7 +32,7 @@ use crate::cookie::format::ClientKeys;
 use crate::cookie::ring::KeyRing;
 use crate::limits::BATCH_DATAGRAMS;
 use batch::{Datagram, Verdict, Verdicts};
-use outcome::Counters;
+use counters::Counters;
 
 /// Answers batches. Owns the scratch space of the stages and the counters; allocates nothing
 /// after [`Engine::new`].

@@ -21,7 +21,7 @@ use super::cookies::{self, CookieSource, CookieVec};
 use super::keys::SessionKeys;
 use super::negotiate::{Answer, Policy, negotiate};
 use crate::aead::Algorithm;
-use crate::limits::{KE_INPUT_BYTES_MAX, KE_REQUEST_BYTES_MAX};
+use crate::limits::{KE_HANDSHAKE_BYTES_MAX, KE_INPUT_BYTES_MAX, KE_REQUEST_BYTES_MAX};
 use crate::wire::ke::{ErrorCode, FramingError, Progress, Request, Response, Scanner};
 
 /// What a session needs from the process around it.
@@ -111,6 +111,10 @@ impl Session {
     pub fn receive(&mut self, bytes: &[u8], services: &mut Services<'_>) {
         if self.outcome.is_some() {
             return;
+        }
+        // The last of a handshake may come with a request: only what came before it counts.
+        if !self.is_established() && self.input_bytes > KE_HANDSHAKE_BYTES_MAX {
+            return self.end(Outcome::Tls);
         }
         self.input_bytes = self.input_bytes.saturating_add(bytes.len());
         if self.input_bytes > KE_INPUT_BYTES_MAX {

@@ -23,9 +23,13 @@ use crate::certificate::describe::{DescribeError, describe_der};
 /// client comes once in days and a ticket key would be one more secret to rotate.
 ///
 /// # Errors
-/// rustls' own, if its provider has no TLS 1.3.
+/// rustls' own, if its provider has no TLS 1.3 or no random numbers.
 pub fn server_config(store: Arc<CertificateStore>) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let provider = provider();
+    // aws-lc takes 30 ms to gather entropy for its first random number: now, not while the first
+    // client waits.
+    provider.secure_random.fill(&mut [0; 1])?;
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
         .with_cert_resolver(store);

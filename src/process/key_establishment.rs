@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::responder::stop_on_signals;
+use super::signals::stop_on_signals;
 use super::start::{KeyEstablishmentStart, Report, RoleError, StartMessage};
 use crate::aead::{Aead, Algorithm, NonceGenerator, self_test};
 use crate::cookie::format::{self, ClientKeys, cookie_bytes};

@@ -314,12 +314,26 @@ fn c044_early_data_is_not_accepted() {
 fn input_is_bounded_whatever_it_is() {
     let mut pair = Pair::new();
     // A handshake message that never ends.
-    let mut record = vec![22, 3, 1, 0x40, 0, 1, 0xff, 0xff, 0xff];
+    let mut record = vec![22, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff];
     record.resize(5 + 0x4000, 0);
-    for _ in 0..100 {
-        pair.receive(&record);
+    for part in record.chunks(1000).take(KE_HANDSHAKE_BYTES_MAX / 1000 + 1) {
+        pair.receive(part);
+        assert_eq!(pair.session.outcome(), None);
     }
+    pair.receive(&[0]);
     assert_eq!(pair.session.outcome(), Some(Outcome::Tls));
+
+    // Data and key updates in turn, which rustls would allow for ever.
+    let mut pair = Pair::new();
+    pair.say(&[]);
+    let mut rounds = 0;
+    while pair.session.outcome().is_none() {
+        pair.tls.refresh_traffic_keys().unwrap();
+        pair.say(&[0x40, 0, 0, 0]);
+        rounds += 1;
+    }
+    assert_eq!(pair.session.outcome(), Some(Outcome::Oversize));
+    assert!(rounds <= KE_REQUEST_BYTES_MAX / 4);
 }
 
 #[test]
