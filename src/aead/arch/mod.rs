@@ -21,7 +21,8 @@
 //!
 //! - An instruction that the CPU does not have: no token, hence no value, hence no call.
 //! - A read or write outside a message: [`Sources`] and [`Sinks`] check every offset against the
-//!   length that all their slices share. Lanes without a message read lane 0 and never write.
+//!   length that all their slices share. Lanes without a message
+//!   read lane 0's and write a spare one.
 //! - Two `&mut` to one message: `Sinks` holds raw pointers borrowed from `&mut` slices that the
 //!   caller keeps borrowed as long as the `Sinks` lives.
 
@@ -46,7 +47,7 @@ pub(super) use absent::{
 #[cfg(target_arch = "x86_64")]
 pub(super) use aesni::{AesNi, Blocks128};
 pub(super) use fork_mark::ForkMark;
-pub(super) use messages::{LANES_MAX, Read, Sinks, Sources};
+pub(super) use messages::{LANES_MAX, Read, SPARE_BYTES, Sinks, Sources};
 #[cfg(target_arch = "x86_64")]
 pub(super) use vaes256::{Blocks256, Vaes256};
 #[cfg(target_arch = "x86_64")]
@@ -84,8 +85,7 @@ pub(super) trait Lanes: Copy + Zeroize {
     /// One block to each pointer, `offset` bytes behind it.
     ///
     /// # Safety
-    /// There must be no more than `WIDTH` pointers, and 16 bytes must be writable at `offset`
-    /// behind each.
+    /// 16 bytes must be writable at `offset` behind each of the first `WIDTH` pointers.
     unsafe fn scatter(self, pointers: &[*mut u8], offset: usize);
 
     /// Bitwise exclusive or.
