@@ -1,0 +1,225 @@
+//! `timeball serve`: everything from the command line to a running server.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use etcetera::BaseStrategy as _;
+use time::{Duration, OffsetDateTime};
+use zeroize::Zeroizing;
+
+use super::banner::Banner;
+use super::config::{self, FileError};
+use super::{EXIT_FAILURE, EXIT_USAGE, fail};
+use crate::aead::{Algorithm, NonceGenerator};
+use crate::certificate::describe::{Description, describe};
+use crate::certificate::{MakeError, WriteError, self_signed};
+use crate::clock::source;
+use crate::config::checked::{ClockSettings, KeSettings, Settings};
+use crate::cookie::ntskeys;
+use crate::cookie::store::{self, StoreError};
+use crate::limits::{
+    CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, KE_CONNECTIONS_DEFAULT,
+    KE_TIMEOUT_DEFAULT,
+};
+use crate::process::start::{KeyEstablishmentStart, ResponderStart};
+use crate::process::supervisor::{ServeError, Server, Sockets, ntp_port};
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArguments {
+    /// Configuration file; `timeball config example` prints one
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Without a configuration: listen on this address of the host too (0.0.0.0 and :: are all)
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
+    listen: Vec<IpAddr>,
+}
+
+/// Why `timeball serve` failed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Config(#[from] FileError),
+    #[error("there is no home directory to keep keys in; set HOME or XDG_STATE_HOME, or give --config FILE")]
+    NoHome,
+    #[error("cannot read the kernel's clock (adjtimex): {0}; allow the call, or give --config FILE with another source")]
+    Clock(io::Error),
+    #[error("cannot make the state directory {}: {source}; `install -d -m 0700 -o USER {}` makes it for the user that runs timeball", path.display(), path.display())]
+    StateDirectory { path: PathBuf, source: io::Error },
+    #[error("the kernel gives no random numbers: {0}")]
+    Random(getrandom::Error),
+    #[error(transparent)]
+    Keys(#[from] StoreError),
+    #[error("cannot read the {what} {}: {source}; check the name, and that the user that runs timeball may read it", path.display())]
+    Pem { what: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    MakeCertificate(#[from] MakeError),
+    #[error(transparent)]
+    WriteCertificate(#[from] WriteError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+impl Error {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => EXIT_USAGE,
+            _ => EXIT_FAILURE,
+        }
+    }
+}
+
+pub(super) fn run(arguments: &ServeArguments) -> ExitCode {
+    match serve(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.exit_code(), &error),
+    }
+}
+
+/// In this order: settings, state directory, keys, certificate, sockets, roles. Nothing runs and
+/// nothing is printed before all of it is there.
+fn serve(arguments: &ServeArguments) -> Result<(), Error> {
+    let settings = match &arguments.config {
+        Some(file) => config::read(file)?,
+        None => embedded(&arguments.listen)?,
+    };
+    make_state_directory(&settings.state_directory)?;
+    let mut random = NonceGenerator::new().map_err(Error::Random)?;
+    let ring =
+        store::load_or_create(&settings.state_directory, Algorithm::AesSivCmac256, &mut random)?;
+    let keys = ntskeys::emit(&ring, 0.0);
+    let key_establishment = match &settings.ke {
+        Some(ke) => Some(key_establishment(ke, &settings, keys.clone())?),
+        None => None,
+    };
+    let chain = key_establishment
+        .as_ref()
+        .and_then(|start| describe(start.certificate_pem.as_bytes()).ok())
+        .unwrap_or_default();
+    let ke_listen = settings.ke.as_ref().map_or(&[][..], |ke| &ke.listen);
+    let sockets = Sockets::open(&settings.ntp_listen, ke_listen)?;
+    let responder = ResponderStart { clock: settings.clock, keys };
+    let server = Server { sockets, responder, key_establishment };
+    server.run(|| print!("{}", Banner { settings: &settings, chain: &chain }))?;
+    Ok(())
+}
+
+fn key_establishment(
+    ke: &KeSettings,
+    settings: &Settings,
+    keys: Zeroizing<String>,
+) -> Result<KeyEstablishmentStart, Error> {
+    let read = |what, path: &Path| {
+        fs::read_to_string(path)
+            .map_err(|source| Error::Pem { what, path: path.to_owned(), source })
+    };
+    Ok(KeyEstablishmentStart {
+        keys,
+        certificate_pem: read("certificate", &ke.certificate)?,
+        certificate_file: ke.certificate.display().to_string(),
+        key_pem: Zeroizing::new(read("key", &ke.key)?),
+        key_file: ke.key.display().to_string(),
+        ntp_port: ntp_port(&settings.ntp_listen),
+        ntp_server: ke.ntp_server.clone(),
+        timeout_seconds: ke.timeout.as_secs_f64(),
+        connections_max: ke.connections_max,
+    })
+}
+
+/// Private to its owner: it holds the master keys.
+fn make_state_directory(path: &Path) -> Result<(), Error> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| Error::StateDirectory { path: path.to_owned(), source })
+}
+
+/// The settings without a configuration file: no privilege and no file is needed.
+fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
+    let strategy = etcetera::choose_base_strategy().map_err(|_| Error::NoHome)?;
+    let state_directory = strategy.state_dir().ok_or(Error::NoHome)?.join("timeball");
+    make_state_directory(&state_directory)?;
+    let addresses = embedded_addresses(listen);
+    let with_port = |port| addresses.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
+    let (certificate, key) = embedded_certificate(&state_directory, &addresses)?;
+    Ok(Settings {
+        state_directory,
+        ntp_listen: with_port(EMBEDDED_NTP_PORT),
+        clock: ClockSettings::of(source::suggest().map_err(Error::Clock)?),
+        ke: Some(KeSettings {
+            listen: with_port(EMBEDDED_KE_PORT),
+            certificate,
+            key,
+            ntp_server: None,
+            timeout: KE_TIMEOUT_DEFAULT,
+            connections_max: KE_CONNECTIONS_DEFAULT,
+        }),
+    })
+}
+
+/// The loopback addresses and those asked for. All addresses of a family take its others in.
+fn embedded_addresses(listen: &[IpAddr]) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    for address in loopback.into_iter().chain(listen.iter().copied()) {
+        let of_family = |all: &&IpAddr| all.is_ipv4() == address.is_ipv4() && all.is_unspecified();
+        let address = listen.iter().find(of_family).copied().unwrap_or(address);
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+/// The self-signed certificate in the state directory: made when there is none, when it expires
+/// soon, or when it does not name an address that is listened on.
+fn embedded_certificate(
+    directory: &Path,
+    addresses: &[IpAddr],
+) -> Result<(PathBuf, PathBuf), Error> {
+    let (certificate, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+    let mut names = vec!["localhost".to_owned()];
+    names.extend([Ipv4Addr::LOCALHOST.to_string(), Ipv6Addr::LOCALHOST.to_string()]);
+    names.extend(addresses.iter().filter(|ip| !ip.is_unspecified()).map(IpAddr::to_string));
+    if addresses.iter().any(|address| !address.is_loopback()) {
+        names.extend(rustix::system::uname().nodename().to_str().ok().map(str::to_owned));
+    }
+    names.sort();
+    names.dedup();
+    let now = OffsetDateTime::now_utc();
+    let good = |found: &Description| {
+        found.not_after > now + Duration::days(1)
+            && names.iter().all(|name| found.names.contains(name))
+    };
+    let kept = fs::read(&certificate).ok().and_then(|pem| describe(&pem).ok());
+    let keep = key.exists() && kept.is_some_and(|chain| chain.first().is_some_and(good));
+    if !keep {
+        let validity = Duration::days(CERTIFICATE_VALIDITY_DAYS.into());
+        self_signed(&names, validity, now)?.write(&certificate, &key, true)?;
+    }
+    Ok((certificate, key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listen_widens_the_loopback_addresses() {
+        let addresses = |texts: &[&str]| {
+            let listen: Vec<IpAddr> =
+                texts.iter().map(|text| text.parse().expect("an address")).collect();
+            let found = embedded_addresses(&listen);
+            found.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(addresses(&[]), "127.0.0.1 ::1");
+        assert_eq!(addresses(&["192.0.2.1"]), "127.0.0.1 ::1 192.0.2.1");
+        assert_eq!(addresses(&["0.0.0.0"]), "0.0.0.0 ::1");
+        assert_eq!(addresses(&["::", "192.0.2.1"]), "127.0.0.1 :: 192.0.2.1");
+    }
+}
