@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+// Packets (src/wire, src/engine, src/client.rs)
+
 /// Datagrams taken, answered and sent together. Prototypes showed no gain beyond 32, and the
 /// batch has to stay inside the first-level cache.
 pub const BATCH_DATAGRAMS: usize = 32;
@@ -15,9 +17,20 @@ pub const DATAGRAM_BYTES: usize = 1472;
 /// eight cookies and asks for no more than fill that store.
 pub const COOKIES_PER_REPLY: usize = 8;
 
-const _: () = assert!(DATAGRAM_BYTES.is_multiple_of(64) && (DATAGRAM_BYTES / 64) % 2 == 1);
+/// The longest cookie a client keeps; chrony's limit, and more than any cookie of ours.
+pub const COOKIE_BYTES_MAX: usize = 256;
 
-// aead
+/// A cookie's length is a multiple of this, or chrony's client refuses it; NTP extension fields
+/// have the same granularity (RFC 7822 section 3).
+pub const COOKIE_BYTES_MULTIPLE: usize = 4;
+
+/// The port of NTP servers (RFC 5905 section 7.2).
+pub const NTP_PORT: u16 = 123;
+
+// Cryptography and keys (src/aead, src/cookie)
+
+/// The longest nonce that we generate: AES-SIV's.
+pub const NONCE_BYTES_MAX: usize = 16;
 
 /// Random bytes that a nonce generator makes at a time: 256 blocks, so that the key schedule
 /// (about 100 ns) costs less than half a nanosecond a nonce, and the buffer is one page.
@@ -31,15 +44,13 @@ pub const NONCE_RESEED_REFILLS: u32 = 1 << 14;
 /// its state (a snapshot of a virtual machine) predicts nonces for no longer than this.
 pub const NONCE_RESEED_SECONDS: u64 = 300;
 
-const _: () = assert!(NONCE_BUFFER_BYTES.is_multiple_of(16) && NONCE_BUFFER_BYTES > 64);
-
 /// Master keys in the ring: two previous, current, next. Part of chrony's `ntskeys` format.
 pub const RING_KEYS: usize = 4;
 
 /// C2S and S2C of the AEAD with the longest keys, AES-SIV-CMAC-512.
 pub const CLIENT_KEYS_BYTES_MAX: usize = 128;
 
-const _: () = assert!(RING_KEYS.is_power_of_two(), "a key's slot is its identifier's last bits");
+// The clock (src/clock)
 
 /// How often the host's clock is looked at. Between looks its dispersion grows by calculation,
 /// and a leap announcement or lost synchronisation reaches clients within this time.
@@ -55,14 +66,13 @@ pub const LOCAL_DISPERSION_RATE: f64 = 15e-6;
 /// Readings of the clock that measure its precision: enough to meet an undisturbed pair.
 pub const PRECISION_READINGS: usize = 1000;
 
-/// The longest nonce that we generate: AES-SIV's.
-pub const NONCE_BYTES_MAX: usize = 16;
+/// Stratum in `kernel` mode: that of a client of a pool server, which is what most hosts are.
+pub const KERNEL_STRATUM_DEFAULT: u8 = 3;
 
-/// The port of NTP servers (RFC 5905 section 7.2).
-pub const NTP_PORT: u16 = 123;
+/// Stratum in `local` mode: chrony's, so low in rank that any real source is preferred.
+pub const LOCAL_STRATUM_DEFAULT: u8 = 10;
 
-/// The port of NTS-KE servers (RFC 8915 section 7.1).
-pub const NTS_KE_PORT: u16 = 4460;
+// Sockets (src/net, src/sys)
 
 /// Control messages of one datagram: a timestamp (32 bytes) and an IPv6 packet information
 /// (40 bytes), with room for one more.
@@ -71,6 +81,9 @@ pub const CONTROL_BYTES: usize = 96;
 /// Addresses that one worker can listen on.
 pub const SOCKETS_PER_WORKER: usize = 64;
 
+/// Worker threads of one responder: more than any one machine that a single configuration serves.
+pub const WORKERS_MAX: usize = 256;
+
 /// An idle worker wakes this often to look at its clock: no oftener than the clock is looked at.
 pub const SWEEP_INTERVAL: Duration = CLOCK_LOOK_INTERVAL;
 
@@ -78,30 +91,89 @@ pub const SWEEP_INTERVAL: Duration = CLOCK_LOOK_INTERVAL;
 /// device needs to drain its queue, shorter than a client waits.
 pub const SEND_BUFFER_WAIT: Duration = Duration::from_millis(10);
 
-/// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
-pub const LISTEN_BACKLOG: i32 = 1024;
+// Key establishment (src/ke, src/wire/ke.rs)
 
-/// The longest cookie a client keeps; chrony's limit, and more than any cookie of ours.
-pub const COOKIE_BYTES_MAX: usize = 256;
+/// The port of NTS-KE servers (RFC 8915 section 7.1).
+pub const NTS_KE_PORT: u16 = 4460;
 
-/// Stratum in `kernel` mode: that of a client of a pool server, which is what most hosts are.
-pub const KERNEL_STRATUM_DEFAULT: u8 = 3;
-
-/// Stratum in `local` mode: chrony's, so low in rank that any real source is preferred.
-pub const LOCAL_STRATUM_DEFAULT: u8 = 10;
-
-/// From accept to close of a key establishment: chrony's 2 s, four round trips of half a second.
+/// Total time of one NTS-KE connection from accept to answer, unless configured. chrony's value;
+/// an honest client needs three to four round trips.
 pub const KE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 
 /// Timeouts that can be configured.
 pub const KE_TIMEOUT_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=60.0;
 
-/// Connections of key establishment at one time: at 2 s each, room for 500 arrivals a second
-/// that never say a word.
-pub const KE_CONNECTIONS_DEFAULT: usize = 1024;
+/// Time for a client to close after our answer, before the connection is dropped. Closing at once
+/// would answer its close_notify with a reset, which can destroy the answer on its way.
+pub const KE_LINGER: Duration = Duration::from_millis(500);
+
+/// NTS-KE connections held at once by one process, unless configured. Idle ones cost some 2 KiB
+/// each; at the worst each holds a handshake of `KE_HANDSHAKE_BYTES_MAX`, 64 MiB together.
+pub const KE_CONNECTIONS_DEFAULT: usize = 2048;
 
 /// What can be configured; each connection costs a descriptor and a TLS state.
 pub const KE_CONNECTIONS_MAX: usize = 65_536;
+
+/// Connections that the kernel keeps for a listener until they are accepted, within
+/// net.core.somaxconn. When it overflows a client waits a second to try again; std's 128 overflow
+/// at a burst that accepting takes a millisecond for.
+pub const KE_BACKLOG: i32 = 4096;
+
+/// Longest NTS-KE request. RFC 8915 section 4 asks for at least 1024; a client that names every
+/// registered AEAD and a server of 255 characters needs under 500. One memory page.
+pub const KE_REQUEST_BYTES_MAX: usize = 4096;
+
+/// Longest NTS-KE response that our client takes. RFC 8915 section 4: clients SHOULD accept at
+/// least 65536.
+pub const KE_RESPONSE_BYTES_MAX: usize = 65536;
+
+/// Longest name in a Server record: a domain name (RFC 1035 section 2.3.4).
+pub const KE_SERVER_NAME_BYTES_MAX: usize = 255;
+
+/// AEAD algorithms that this program knows: 15, 17 and 30.
+pub const KE_ALGORITHMS: usize = 3;
+
+/// Longest AEAD key of one direction: AES-SIV-CMAC-512.
+pub const KE_KEY_BYTES_MAX: usize = 64;
+
+/// TLS bytes taken from a connection whose handshake is not complete; what is read together with
+/// the last of them comes on top. A ClientHello with a post-quantum key share is under 2 KiB, and
+/// we ask for no client certificates; rustls alone would buffer 64 KiB.
+pub const KE_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+
+/// TLS bytes taken from a connection before its request is complete: a request one byte per record
+/// (22 bytes of overhead each) and the largest handshake fit; an endless stream of KeyUpdate or
+/// empty records does not.
+pub const KE_INPUT_BYTES_MAX: usize = 128 * 1024;
+
+/// Bytes read from a socket at a time: the largest TLS record (RFC 8446 section 5.2).
+pub const KE_READ_BYTES: usize = 5 + 16384 + 256;
+
+/// Connections accepted from one listener before the connections have their turn.
+pub const KE_ACCEPTS_PER_TURN: usize = 64;
+
+/// Events taken from the kernel at a time.
+pub const KE_EVENTS: usize = 256;
+
+/// Pause of a listener whose accept failed for lack of descriptors or memory. Long enough not to
+/// spin, short enough to be served again within a client's own timeout.
+pub const KE_ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+// Certificates (src/certificate.rs)
+
+/// Validity of a self-signed certificate in days, unless told. Its copies are carried to clients
+/// by hand, so a year; the observer and `cert show` warn in time.
+pub const CERTIFICATE_VALIDITY_DAYS: u16 = 365;
+
+/// A certificate is valid from this long before it is made: one day, because clients of a time
+/// server are the hosts whose clocks are wrong.
+pub const CERTIFICATE_BACKDATE_SECONDS: i64 = 86_400;
+
+/// An end of validity nearer than this is worth a warning: the usual renewal point of ACME
+/// clients, so a working renewal never shows it.
+pub const CERTIFICATE_EXPIRY_WARNING_DAYS: i64 = 30;
+
+// Processes (src/process)
 
 /// Delay before a role that ended is started again, the first time.
 pub const ROLE_RESTART_DELAY_FIRST: Duration = Duration::from_millis(100);
@@ -118,83 +190,32 @@ pub const ROLE_STOP_WAIT: Duration = Duration::from_secs(5);
 /// How long the supervisor waits for a role to say that it serves. Roles start in milliseconds.
 pub const ROLE_READY_WAIT: Duration = Duration::from_secs(10);
 
+// The command line (src/cli)
+
 /// UDP port of `serve` without a configuration: free for every user, and 123 to the eye.
 pub const EMBEDDED_NTP_PORT: u16 = 11_123;
 
 /// TCP port of `serve` without a configuration: the same with 4460.
 pub const EMBEDDED_KE_PORT: u16 = 14_460;
 
-// NTS key establishment (src/ke, src/wire/ke.rs, src/certificate.rs).
+/// Samples that `query` takes unless told: enough to see that they agree.
+pub const QUERY_SAMPLES_DEFAULT: u32 = 3;
 
-/// Longest NTS-KE request. RFC 8915 section 4 asks for at least 1024; a client that names every
-/// registered AEAD and a server of 255 characters needs under 500. One memory page.
-pub const KE_REQUEST_BYTES_MAX: usize = 4096;
+/// How long `query` waits for each step, unless told.
+pub const QUERY_TIMEOUT_SECONDS_DEFAULT: u64 = 5;
 
-/// Longest NTS-KE response that our client takes. RFC 8915 section 4: clients SHOULD accept at
-/// least 65536.
-pub const KE_RESPONSE_BYTES_MAX: usize = 65536;
+// How the numbers depend on each other.
 
-/// Longest cookie in an NTS-KE response, in both roles: chrony's client refuses longer ones.
-pub const KE_COOKIE_BYTES_MAX: usize = 256;
-
-/// A cookie's length is a multiple of this, or chrony's client refuses it; NTP extension fields
-/// have the same granularity (RFC 7822 section 3).
-pub const KE_COOKIE_BYTES_MULTIPLE: usize = 4;
-
-/// Longest name in a Server record: a domain name (RFC 1035 section 2.3.4).
-pub const KE_SERVER_NAME_BYTES_MAX: usize = 255;
-
-/// AEAD algorithms that this program knows: 15, 17 and 30.
-pub const KE_ALGORITHMS: usize = 3;
-
-/// Longest AEAD key of one direction: AES-SIV-CMAC-512.
-pub const KE_KEY_BYTES_MAX: usize = 64;
-
-/// Total time of one NTS-KE connection from accept to answer, unless configured. chrony's value;
-/// an honest client needs three to four round trips.
-pub const KE_TIMEOUT_MILLIS: u64 = 2000;
-
-/// Time for a client to close after our answer, before the connection is dropped. Closing at once
-/// would answer its close_notify with a reset, which can destroy the answer on its way.
-pub const KE_LINGER_MILLIS: u64 = 500;
-
-/// NTS-KE connections held at once by one process, unless configured. At 2 s each this is more
-/// than a core's handshake rate can fill, and some 50 MB at the most.
-pub const KE_CONNECTIONS: usize = 2048;
-
-/// TLS bytes taken from a connection before its request is complete: a request one byte per record
-/// (22 bytes of overhead each) and the largest ClientHello fit; an endless stream of KeyUpdate or
-/// empty records does not.
-pub const KE_INPUT_BYTES_MAX: usize = 192 * 1024;
-
-/// Bytes read from a socket at a time: the largest TLS record (RFC 8446 section 5.2).
-pub const KE_READ_BYTES: usize = 5 + 16384 + 256;
-
-/// Reads from one connection before the others have their turn.
-pub const KE_READS_PER_TURN: usize = 4;
-
-/// Connections accepted from one listener before the connections have their turn.
-pub const KE_ACCEPTS_PER_TURN: usize = 64;
-
-/// Events taken from the kernel at a time.
-pub const KE_EVENTS: usize = 256;
-
-/// Pause of a listener whose accept failed for lack of descriptors or memory. Long enough not to
-/// spin, short enough to be served again within a client's own timeout.
-pub const KE_ACCEPT_PAUSE_MILLIS: u64 = 50;
-
-const _: () = assert!(KE_REQUEST_BYTES_MAX >= 1024);
-const _: () = assert!(KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + 65536);
-const _: () = assert!(KE_COOKIE_BYTES_MAX % KE_COOKIE_BYTES_MULTIPLE == 0);
-
-/// Validity of a self-signed certificate in days, unless told. Its copies are carried to clients
-/// by hand, so a year; the observer and `cert show` warn in time.
-pub const CERTIFICATE_VALIDITY_DAYS: u16 = 365;
-
-/// A certificate is valid from this long before it is made: one day, because clients of a time
-/// server are the hosts whose clocks are wrong.
-pub const CERTIFICATE_BACKDATE_SECONDS: i64 = 86_400;
-
-/// An end of validity nearer than this is worth a warning: the usual renewal point of ACME
-/// clients, so a working renewal never shows it.
-pub const CERTIFICATE_EXPIRY_WARNING_DAYS: i64 = 30;
+const _: () = assert!(
+    DATAGRAM_BYTES.is_multiple_of(64) && (DATAGRAM_BYTES / 64) % 2 == 1,
+    "an odd number of cache lines"
+);
+const _: () = assert!(COOKIE_BYTES_MAX.is_multiple_of(COOKIE_BYTES_MULTIPLE));
+const _: () = assert!(NONCE_BUFFER_BYTES.is_multiple_of(16) && NONCE_BUFFER_BYTES > 64);
+const _: () = assert!(RING_KEYS.is_power_of_two(), "a key's slot is its identifier's last bits");
+const _: () = assert!(CLIENT_KEYS_BYTES_MAX == 2 * KE_KEY_BYTES_MAX);
+const _: () = assert!(KE_CONNECTIONS_DEFAULT <= KE_CONNECTIONS_MAX);
+const _: () = assert!(KE_REQUEST_BYTES_MAX >= 1024, "RFC 8915 section 4");
+const _: () = assert!(
+    KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + KE_HANDSHAKE_BYTES_MAX + KE_READ_BYTES
+);

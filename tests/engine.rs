@@ -94,7 +94,7 @@ fn every_flipped_bit_is_refused_in_its_own_lane() {
         let verdicts = bench.answer(&mut requests);
         assert_ne!(verdicts[1].outcome, Outcome::AnsweredNts, "byte {byte} counts for nothing");
         assert!(verdicts[1].reply_bytes <= 84, "byte {byte}: no cookie, no authenticator");
-        if byte >= 84 + 4 && byte < 84 + 4 + 100 {
+        if (84 + 4..84 + 4 + 100).contains(&byte) {
             assert_eq!(verdicts[1].outcome, Outcome::NtsNak, "cookie byte {byte}");
             let header = Header::parse(&requests[1]).expect("a header");
             assert_eq!(header.reference_id, ReferenceId::KISS_NTSN);

@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use super::{CookieMake, CookieOpen, ReplySeal, RequestVerify, TAG_BYTES, open_one, seal_one};
+use zeroize::Zeroize;
+
+use super::arch::{AesNi, Blocks128, Blocks256, Blocks512, Vaes256, Vaes512};
+use super::kernels::{Job, Kernels};
+use super::{CookieMake, CookieOpen, ReplySeal, RequestVerify};
 
 /// An instruction set that kernels exist for, from narrow to wide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,7 +24,8 @@ pub enum Backend {
 impl Backend {
     /// The back ends that this machine can run, from narrow to wide.
     pub fn available() -> Vec<Self> {
-        vec![Self::Portable]
+        let all = [Self::Portable, Self::AesNi, Self::Vaes256, Self::Vaes512];
+        all.into_iter().filter(|backend| Engine::new(*backend).is_some()).collect()
     }
 
     /// Its name as shown to people.
@@ -42,7 +47,7 @@ impl fmt::Display for Backend {
 
 /// The AEADs of NTS for whole batches. One per worker: it owns the scratch of its kernels.
 pub struct Aead {
-    backend: Backend,
+    engine: Engine,
 }
 
 impl Aead {
@@ -50,75 +55,118 @@ impl Aead {
     /// variable `TIMEBALL_DENY_CPU` lists (`vaes512,vaes256,aesni`), so that tests can walk the
     /// whole lattice on one machine.
     pub fn detect() -> Self {
-        Self { backend: Backend::Portable }
+        let mut engines = [Backend::Vaes512, Backend::Vaes256, Backend::AesNi]
+            .into_iter()
+            .filter(|backend| !denied(*backend))
+            .filter_map(Engine::new);
+        Self { engine: engines.next().unwrap_or(Engine::Portable) }
     }
 
     /// The given back end; `None` if this machine cannot run it.
     pub fn with_backend(backend: Backend) -> Option<Self> {
-        Backend::available().contains(&backend).then_some(Self { backend })
+        Some(Self { engine: Engine::new(backend)? })
     }
 
     /// The back end in use.
     pub fn backend(&self) -> Backend {
-        self.backend
+        match self.engine {
+            Engine::Portable => Backend::Portable,
+            #[cfg(target_arch = "x86_64")]
+            Engine::AesNi(_) => Backend::AesNi,
+            #[cfg(target_arch = "x86_64")]
+            Engine::Vaes256(_) => Backend::Vaes256,
+            #[cfg(target_arch = "x86_64")]
+            Engine::Vaes512(_) => Backend::Vaes512,
+        }
     }
 
     /// Opens cookies: decrypts `sealed` into `plain` and sets `passed`.
     pub fn open_cookies(&mut self, jobs: &mut [CookieOpen<'_>]) {
-        for job in jobs {
-            job.passed = open_cookie(job);
-        }
+        self.engine.run(jobs);
     }
 
     /// Verifies requests: decrypts `sealed` in place and sets `passed`.
     pub fn verify_requests(&mut self, jobs: &mut [RequestVerify<'_>]) {
-        for job in jobs {
-            let (key, nonce, data) = (job.key, job.nonce, job.associated_data);
-            job.passed = open_one(job.algorithm, key, nonce, data, job.sealed).is_ok();
-        }
+        self.engine.run(jobs);
     }
 
     /// Makes cookies: encrypts `plain` into `sealed`.
     pub fn make_cookies(&mut self, jobs: &mut [CookieMake<'_>]) {
-        for job in jobs {
-            make_cookie(job);
-        }
+        self.engine.run(jobs);
     }
 
     /// Seals replies in place.
     pub fn seal_replies(&mut self, jobs: &mut [ReplySeal<'_>]) {
-        for job in jobs {
-            // A job that cannot be sealed has been zeroed: nothing can leak.
-            let (key, nonce, data) = (job.key, job.nonce, job.associated_data);
-            let _ = seal_one(job.algorithm, key, nonce, data, job.text);
-        }
+        self.engine.run(jobs);
     }
 
     /// Overwrites the scratch with zeros. Call it when a worker goes idle; drop does it too.
-    pub fn wipe(&mut self) {}
+    /// Copies that the compiler keeps in registers or on the stack are out of reach.
+    pub fn wipe(&mut self) {
+        self.engine.wipe();
+    }
 }
 
-fn open_cookie(job: &mut CookieOpen<'_>) -> bool {
-    job.plain.fill(0);
-    if job.sealed.len() != job.plain.len() + TAG_BYTES {
-        return false;
-    }
-    let algorithm = job.key.algorithm();
-    let mut text = zeroize::Zeroizing::new(job.sealed.to_vec());
-    let opened = open_one(algorithm, job.key.expose_bytes(), job.nonce, &[], &mut text);
-    let plain = algorithm.plaintext_offset()..algorithm.plaintext_offset() + job.plain.len();
-    job.plain.copy_from_slice(&text[plain]);
-    opened.is_ok()
+/// The kernels of the chosen instruction set.
+enum Engine {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    AesNi(Kernels<Blocks128>),
+    #[cfg(target_arch = "x86_64")]
+    Vaes256(Kernels<Blocks256>),
+    #[cfg(target_arch = "x86_64")]
+    Vaes512(Kernels<Blocks512>),
 }
 
-fn make_cookie(job: &mut CookieMake<'_>) {
-    job.sealed.fill(0);
-    if job.sealed.len() != job.plain.len() + TAG_BYTES {
-        return;
+impl Engine {
+    #[cfg(target_arch = "x86_64")]
+    fn new(backend: Backend) -> Option<Self> {
+        Some(match backend {
+            Backend::Portable => Self::Portable,
+            Backend::AesNi => Self::AesNi(Kernels::new(AesNi::detect()?, AesNi::detect()?)),
+            Backend::Vaes256 => Self::Vaes256(Kernels::new(Vaes256::detect()?, AesNi::detect()?)),
+            Backend::Vaes512 => Self::Vaes512(Kernels::new(Vaes512::detect()?, AesNi::detect()?)),
+        })
     }
-    let algorithm = job.key.algorithm();
-    let plain = algorithm.plaintext_offset()..algorithm.plaintext_offset() + job.plain.len();
-    job.sealed[plain].copy_from_slice(job.plain);
-    // A job that cannot be sealed has been zeroed: nothing can leak.
-    let _ = seal_one(algorithm, job.key.expose_bytes(), job.nonce, &[], job.sealed);
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn new(backend: Backend) -> Option<Self> {
+        (backend == Backend::Portable).then_some(Self::Portable)
+    }
+
+    fn run<J: Job>(&mut self, jobs: &mut [J]) {
+        match self {
+            Self::Portable => jobs.iter_mut().for_each(Job::run_alone),
+            #[cfg(target_arch = "x86_64")]
+            Self::AesNi(kernels) => kernels.run(jobs),
+            #[cfg(target_arch = "x86_64")]
+            Self::Vaes256(kernels) => kernels.run(jobs),
+            #[cfg(target_arch = "x86_64")]
+            Self::Vaes512(kernels) => kernels.run(jobs),
+        }
+    }
+
+    fn wipe(&mut self) {
+        match self {
+            Self::Portable => {}
+            #[cfg(target_arch = "x86_64")]
+            Self::AesNi(kernels) => kernels.zeroize(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Vaes256(kernels) => kernels.zeroize(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Vaes512(kernels) => kernels.zeroize(),
+        }
+    }
+}
+
+/// Whether the environment of a debug build denies this back end.
+fn denied(backend: Backend) -> bool {
+    let word = match backend {
+        Backend::Portable => return false,
+        Backend::AesNi => "aesni",
+        Backend::Vaes256 => "vaes256",
+        Backend::Vaes512 => "vaes512",
+    };
+    cfg!(debug_assertions)
+        && std::env::var("TIMEBALL_DENY_CPU").is_ok_and(|list| list.split(',').any(|it| it == word))
 }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
-use zeroize::Zeroizing;
+use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
+use aes::{Aes128, hazmat};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::Algorithm;
+use super::{Algorithm, TAG_BYTES};
 
 /// A master key: its number, its algorithm, and everything that is derived from it once, so that
 /// no cookie pays for it. Wiped on drop; `Debug` prints the number only.
@@ -12,6 +14,7 @@ pub struct MasterKey {
     id: u32,
     algorithm: Algorithm,
     bytes: Zeroizing<Vec<u8>>,
+    siv: Option<Box<SivConstants>>,
 }
 
 impl MasterKey {
@@ -28,7 +31,8 @@ impl MasterKey {
                 found: bytes.len(),
             });
         }
-        Ok(Self { id, algorithm, bytes: Zeroizing::new(bytes.to_vec()) })
+        let siv = bytes.try_into().ok().map(SivConstants::new).map(Box::new);
+        Ok(Self { id, algorithm, bytes: Zeroizing::new(bytes.to_vec()), siv })
     }
 
     /// The number that cookies carry.
@@ -45,7 +49,14 @@ impl MasterKey {
     pub fn expose_bytes(&self) -> &[u8] {
         &self.bytes
     }
+
+    /// What the kernels need; `None` if this is no key of AEAD 15.
+    pub(super) fn siv(&self) -> Option<&SivConstants> {
+        self.siv.as_deref()
+    }
 }
+
+impl ZeroizeOnDrop for MasterKey {}
 
 impl fmt::Debug for MasterKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,6 +82,74 @@ pub enum MasterKeyError {
     },
 }
 
+/// What AES-SIV-CMAC-256 derives from a key alone. In portable code, because it runs once a key.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(super) struct SivConstants {
+    pub(super) mac_round_keys: RoundKeys,
+    pub(super) ctr_round_keys: RoundKeys,
+    /// K1 of CMAC, for messages that end in a full block.
+    pub(super) subkey_full: [u8; TAG_BYTES],
+    /// dbl(dbl(CMAC(0)) ^ CMAC("")): S2V with the empty associated data of cookies taken in.
+    pub(super) delta: [u8; TAG_BYTES],
+}
+
+impl SivConstants {
+    fn new(key: &[u8; 32]) -> Self {
+        let (mac_key, ctr_key) = key.split_at(16);
+        let mac = Aes128::new_from_slice(mac_key).expect("16 bytes");
+        let encrypt = |block: u128| {
+            let mut block = Array::from(block.to_be_bytes());
+            mac.encrypt_block(&mut block);
+            u128::from_be_bytes(block.into())
+        };
+        let subkey_full = double(encrypt(0));
+        let subkey_padded = double(subkey_full);
+        let of_zero = encrypt(subkey_full);
+        let of_nothing = encrypt(subkey_padded ^ 1 << 127);
+        Self {
+            mac_round_keys: expand(mac_key.try_into().expect("16 bytes")),
+            ctr_round_keys: expand(ctr_key.try_into().expect("16 bytes")),
+            subkey_full: subkey_full.to_be_bytes(),
+            delta: double(double(of_zero) ^ of_nothing).to_be_bytes(),
+        }
+    }
+}
+
+/// Doubling in GF(2¹²⁸) (RFC 5297 section 2.3), without a branch on the secret.
+fn double(block: u128) -> u128 {
+    (block << 1) ^ ((block >> 127) * 0x87)
+}
+
+/// The key schedule of AES-128 (FIPS 197 section 5.2).
+fn expand(key: &[u8; 16]) -> RoundKeys {
+    let mut keys = [*key; 11];
+    let mut constant = 1u8;
+    for round in 1..keys.len() {
+        let before = keys[round - 1];
+        let [.., a, b, c, d] = before;
+        let mut word = substitute([b, c, d, a]);
+        word[0] ^= constant;
+        for (index, byte) in keys[round].iter_mut().enumerate() {
+            word[index % 4] ^= before[index];
+            *byte = word[index % 4];
+        }
+        constant = (constant << 1) ^ ((constant >> 7) * 0x1b);
+    }
+    keys
+}
+
+/// SubWord without a table that the cache could betray: an AES round of a block with four equal
+/// columns, which ShiftRows does not change, with MixColumns undone.
+fn substitute(word: [u8; 4]) -> [u8; 4] {
+    let mut block = Array::from([word; 4].as_flattened().try_into().unwrap_or([0; 16]));
+    hazmat::cipher_round(&mut block, &Array::default());
+    hazmat::inv_mix_columns(&mut block);
+    [block[0], block[1], block[2], block[3]]
+}
+
+/// The round keys of AES-128.
+type RoundKeys = [[u8; 16]; 11];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +158,13 @@ mod tests {
     fn debug_shows_no_key() {
         let key = MasterKey::new(7, Algorithm::AesSivCmac256, &[0xa5; 32]).unwrap();
         assert_eq!(format!("{key:?}"), "MasterKey { id: 7, .. }");
+    }
+
+    #[test]
+    fn the_key_schedule_is_that_of_fips_197() {
+        let key = 0x2b7e1516_28aed2a6_abf71588_09cf4f3c_u128.to_be_bytes();
+        let last = 0xd014f9a8_c9ee2589_e13f0cc8_b6630ca6_u128.to_be_bytes();
+        assert_eq!(expand(&key)[10], last);
     }
 
     #[test]

@@ -14,10 +14,15 @@
 
 #[forbid(unsafe_code)]
 mod algorithm;
+#[cfg(target_arch = "x86_64")]
+mod arch;
 #[forbid(unsafe_code)]
 mod backend;
 #[forbid(unsafe_code)]
 mod jobs;
+#[cfg(target_arch = "x86_64")]
+#[forbid(unsafe_code)]
+mod kernels;
 #[forbid(unsafe_code)]
 mod master;
 #[forbid(unsafe_code)]
@@ -25,7 +30,12 @@ mod nonce;
 #[forbid(unsafe_code)]
 mod one_shot;
 #[forbid(unsafe_code)]
+mod portable;
+#[forbid(unsafe_code)]
 mod self_test;
+#[cfg(target_arch = "x86_64")]
+#[forbid(unsafe_code)]
+mod siv;
 
 pub use algorithm::{Algorithm, TAG_BYTES};
 pub use backend::{Aead, Backend};

@@ -87,8 +87,8 @@ pub enum Warning {
     ExpiresSoon(i64),
     /// The chain in the file is not in order; counted from 1.
     #[error(
-        "certificate {0} was not issued by certificate {next}: put the server's own first, then each \
-         one's issuer", next = .0 + 1
+        "certificate {0} was not issued by certificate {next}: put the server's own first, then \
+         each one's issuer", next = .0 + 1
     )]
     ChainOrder(usize),
 }

@@ -15,12 +15,16 @@ pub(super) struct Banner<'a> {
     pub(super) settings: &'a Settings,
     /// The certificate chain; empty without key establishment.
     pub(super) chain: &'a [Description],
+    /// The processor of each worker.
+    pub(super) cpus: &'a [usize],
 }
 
 impl Display for Banner<'_> {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         writeln!(out, "timeball {} serves time", env!("CARGO_PKG_VERSION"))?;
         writeln!(out, "  NTP          udp {}", list(&self.settings.ntp_listen))?;
+        let cpus: Vec<String> = self.cpus.iter().map(usize::to_string).collect();
+        writeln!(out, "  workers      {}, on processor {}", cpus.len(), cpus.join(", "))?;
         match &self.settings.ke {
             Some(ke) => self.key_establishment(out, ke)?,
             None => writeln!(out, "  NTS          off: the configuration names no certificate")?,
@@ -104,7 +108,8 @@ impl Banner<'_> {
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         });
-        let named = addresses.clone().map(|ip: IpAddr| ip.to_string()).find(|ip| names.contains(ip));
+        let named =
+            addresses.clone().map(|ip: IpAddr| ip.to_string()).find(|ip| names.contains(ip));
         named.or_else(|| names.first().cloned()).unwrap_or_else(|| {
             addresses.map(|ip| ip.to_string()).next().expect("at least one address is checked")
         })

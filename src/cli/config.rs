@@ -54,8 +54,6 @@ pub(super) fn read(file: &Path) -> Result<Settings, FileError> {
     let name = file.display().to_string();
     match std::fs::read_to_string(file) {
         Err(source) => Err(FileError::Read { file: name, source }),
-        Ok(text) => {
-            checked::parse(&text).map_err(|source| FileError::Wrong { file: name, source })
-        }
+        Ok(text) => checked::parse(&text).map_err(|source| FileError::Wrong { file: name, source }),
     }
 }

@@ -1,3 +1,80 @@
 //! The command line, one file per subcommand.
 
+mod banner;
 pub mod cert;
+mod config;
+mod query;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::process::role::Role;
+use crate::process::run_role;
+
+/// Exit code: done.
+pub const EXIT_FINE: u8 = 0;
+/// Exit code: it could not be done, or the answer is no.
+pub const EXIT_FAILURE: u8 = 1;
+/// Exit code: the command line or the configuration is wrong.
+pub const EXIT_USAGE: u8 = 2;
+
+/// A time server: NTP and NTS (RFC 8915) at the rate of the hardware.
+#[derive(Debug, Parser)]
+#[command(name = "timeball", version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const AFTER_HELP: &str = "\
+Start here: `timeball serve` needs no root and no files; it prints what to try next.
+Exit codes: 0 fine, 1 failed or answered no, 2 wrong usage or configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve time; without a configuration on unprivileged ports of this host
+    Serve(serve::ServeArguments),
+    /// Ask a server for authenticated time, as an NTS client; never touches the clock
+    Query(query::QueryArguments),
+    /// Make or show certificates
+    Cert(cert::CertArgs),
+    /// Check a configuration file, or print one with every key
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Run one role; the supervisor does this
+    #[command(hide = true)]
+    Role {
+        /// Which one
+        role: Role,
+    },
+}
+
+/// Runs the program and returns its exit code.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let Some(command) = arguments.command else {
+        // Help that was not asked for is still what a newcomer needs; not an error.
+        return match Arguments::command().print_help() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(EXIT_FAILURE, error),
+        };
+    };
+    match command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Query(arguments) => query::run(&arguments),
+        Command::Cert(arguments) => match cert::run(arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(EXIT_FAILURE, error),
+        },
+        Command::Config(command) => config::run(&command),
+        Command::Role { role } => run_role(role),
+    }
+}
+
+/// Says why a command failed, in one line, and returns its exit code.
+fn fail(code: u8, error: impl std::fmt::Display) -> ExitCode {
+    eprintln!("timeball: {error}");
+    ExitCode::from(code)
+}

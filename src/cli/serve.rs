@@ -19,7 +19,7 @@ use crate::aead::{Algorithm, NonceGenerator};
 use crate::certificate::describe::{Description, describe};
 use crate::certificate::{MakeError, WriteError, self_signed};
 use crate::clock::source;
-use crate::config::checked::{ClockSettings, KeSettings, Settings};
+use crate::config::checked::{ClockSettings, KeSettings, Settings, UnavailableCpu, WorkerSettings};
 use crate::cookie::ntskeys;
 use crate::cookie::store::{self, StoreError};
 use crate::limits::{
@@ -44,22 +44,38 @@ pub(super) struct ServeArguments {
 enum Error {
     #[error(transparent)]
     Config(#[from] FileError),
-    #[error("there is no home directory to keep keys in; set HOME or XDG_STATE_HOME, or give --config FILE")]
+    #[error(
+        "there is no home directory to keep keys in; set HOME or XDG_STATE_HOME, or give \
+         --config FILE"
+    )]
     NoHome,
-    #[error("cannot read the kernel's clock (adjtimex): {0}; allow the call, or give --config FILE with another source")]
+    #[error(
+        "cannot read the kernel's clock (adjtimex): {0}; allow the call, or give --config FILE \
+         with another source"
+    )]
     Clock(io::Error),
-    #[error("cannot make the state directory {}: {source}; `install -d -m 0700 -o USER {}` makes it for the user that runs timeball", path.display(), path.display())]
+    #[error(
+        "cannot make the state directory {}: {source}; `install -d -m 0700 -o USER {}` makes it \
+         for the user that runs timeball",
+        path.display(), path.display()
+    )]
     StateDirectory { path: PathBuf, source: io::Error },
     #[error("the kernel gives no random numbers: {0}")]
     Random(getrandom::Error),
     #[error(transparent)]
     Keys(#[from] StoreError),
-    #[error("cannot read the {what} {}: {source}; check the name, and that the user that runs timeball may read it", path.display())]
+    #[error(
+        "cannot read the {what} {}: {source}; check the name, and that the user that runs \
+         timeball may read it",
+        path.display()
+    )]
     Pem { what: &'static str, path: PathBuf, source: io::Error },
     #[error(transparent)]
     MakeCertificate(#[from] MakeError),
     #[error(transparent)]
     WriteCertificate(#[from] WriteError),
+    #[error(transparent)]
+    Cpus(#[from] UnavailableCpu),
     #[error(transparent)]
     Serve(#[from] ServeError),
 }
@@ -67,7 +83,7 @@ enum Error {
 impl Error {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => EXIT_USAGE,
+            Self::Config(_) | Self::Cpus(_) => EXIT_USAGE,
             _ => EXIT_FAILURE,
         }
     }
@@ -101,11 +117,31 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         .and_then(|start| describe(start.certificate_pem.as_bytes()).ok())
         .unwrap_or_default();
     let ke_listen = settings.ke.as_ref().map_or(&[][..], |ke| &ke.listen);
-    let sockets = Sockets::open(&settings.ntp_listen, ke_listen)?;
-    let responder = ResponderStart { clock: settings.clock, keys };
+    let cpus = settings.workers.place(&available_cpus())?;
+    let sockets = Sockets::open(&settings.ntp_listen, cpus.len(), ke_listen)?;
+    steer(&sockets, &mut random);
+    let banner = Banner { settings: &settings, chain: &chain, cpus: &cpus }.to_string();
+    let responder = ResponderStart { cpus, clock: settings.clock, keys };
     let server = Server { sockets, responder, key_establishment };
-    server.run(|| print!("{}", Banner { settings: &settings, chain: &chain }))?;
+    server.run(|| print!("{banner}"))?;
     Ok(())
+}
+
+/// The processors that this process may run on.
+fn available_cpus() -> Vec<usize> {
+    let cpus = core_affinity::get_core_ids().unwrap_or_default();
+    if cpus.is_empty() { vec![0] } else { cpus.iter().map(|cpu| cpu.id).collect() }
+}
+
+fn steer(sockets: &Sockets, random: &mut NonceGenerator) {
+    let mut multiplier = [0; 4];
+    random.fill(&mut multiplier);
+    if let Err(error) = sockets.steer(u32::from_ne_bytes(multiplier) | 1) {
+        eprintln!(
+            "timeball: warning: the kernel takes no steering program ({error}); the kernel \
+             scatters each client over the workers"
+        );
+    }
 }
 
 fn key_establishment(
@@ -114,8 +150,11 @@ fn key_establishment(
     keys: Zeroizing<String>,
 ) -> Result<KeyEstablishmentStart, Error> {
     let read = |what, path: &Path| {
-        fs::read_to_string(path)
-            .map_err(|source| Error::Pem { what, path: path.to_owned(), source })
+        fs::read_to_string(path).map_err(|source| Error::Pem {
+            what,
+            path: path.to_owned(),
+            source,
+        })
     };
     Ok(KeyEstablishmentStart {
         keys,
@@ -150,6 +189,7 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
     Ok(Settings {
         state_directory,
         ntp_listen: with_port(EMBEDDED_NTP_PORT),
+        workers: WorkerSettings::default(),
         clock: ClockSettings::of(source::suggest().map_err(Error::Clock)?),
         ke: Some(KeSettings {
             listen: with_port(EMBEDDED_KE_PORT),

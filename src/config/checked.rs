@@ -7,11 +7,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::cpus;
 use super::raw::{self, ConfigError, Raw};
 use crate::clock::source::Source;
 use crate::limits::{
     KE_CONNECTIONS_DEFAULT, KE_CONNECTIONS_MAX, KE_TIMEOUT_DEFAULT, KE_TIMEOUT_SECONDS,
     KERNEL_STRATUM_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT, NTS_KE_PORT, SOCKETS_PER_WORKER,
+    WORKERS_MAX,
 };
 
 /// All settings of a server.
@@ -21,10 +23,45 @@ pub struct Settings {
     pub state_directory: PathBuf,
     /// UDP addresses, at least one.
     pub ntp_listen: Vec<SocketAddr>,
+    /// Who answers there.
+    pub workers: WorkerSettings,
     /// Where the time comes from.
     pub clock: ClockSettings,
     /// Key establishment; without it the server answers plain NTP only.
     pub ke: Option<KeSettings>,
+}
+
+/// The worker threads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerSettings {
+    /// How many; by default as many as processors.
+    pub count: Option<usize>,
+    /// Their processors; by default all that the process may run on.
+    pub cpus: Option<Vec<usize>>,
+}
+
+impl WorkerSettings {
+    /// The processor of each worker, of those that are `available`. More workers than processors
+    /// start again at the first.
+    pub fn place(&self, available: &[usize]) -> Result<Vec<usize>, UnavailableCpu> {
+        let cpus = self.cpus.as_deref().unwrap_or(available);
+        if let Some(&cpu) = cpus.iter().find(|cpu| !available.contains(cpu)) {
+            return Err(UnavailableCpu { cpu, available: available.to_vec() });
+        }
+        let count = self.count.unwrap_or(cpus.len()).min(WORKERS_MAX);
+        Ok(cpus.iter().copied().cycle().take(count).collect())
+    }
+}
+
+/// A processor that the workers cannot run on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "processor {cpu} of ntp.cpus is not among those that this process may run on ({available:?}); \
+     correct the list, or the limits that systemd or taskset set"
+)]
+pub struct UnavailableCpu {
+    cpu: usize,
+    available: Vec<usize>,
 }
 
 /// Where the time comes from.
@@ -84,9 +121,26 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
     Ok(Settings {
         state_directory: raw.state_directory.clone().unwrap_or_else(|| "/var/lib/timeball".into()),
         ntp_listen,
+        workers: workers(text, &raw.ntp)?,
         clock: clock(text, &raw.clock)?,
         ke: ke(text, &raw.ke)?,
     })
+}
+
+fn workers(text: &str, raw: &raw::RawNtp) -> Result<WorkerSettings, ConfigError> {
+    let count = raw.workers.as_ref().map(|count| {
+        usize::try_from(*count.get_ref())
+            .ok()
+            .filter(|count| (1..=WORKERS_MAX).contains(count))
+            .ok_or_else(|| ConfigError::at(text, count, "workers must be 1 to 256".to_owned()))
+    });
+    let cpus = raw.cpus.as_ref().map(|list| {
+        cpus::parse(list.get_ref()).ok_or_else(|| {
+            let what = "cpus must be a list of processors such as \"2-7,10\", each named once";
+            ConfigError::at(text, list, what.to_owned())
+        })
+    });
+    Ok(WorkerSettings { count: count.transpose()?, cpus: cpus.transpose()? })
 }
 
 fn clock(text: &str, raw: &raw::RawClock) -> Result<ClockSettings, ConfigError> {
@@ -168,7 +222,9 @@ fn addresses(
     list.get_ref()
         .iter()
         .map(|item| {
-            parse_address(item.get_ref(), default_port).ok_or_else(|| {
+            let address = parse_address(item.get_ref(), default_port);
+            // Port 0 would be the kernel's choice, which no client could know.
+            address.filter(|address| address.port() != 0).ok_or_else(|| {
                 let what = format!(
                     "\"{}\" is no address; write \"192.0.2.1:{default_port}\" or \
                      \"[2001:db8::1]:{default_port}\"",
@@ -234,8 +290,11 @@ mod tests {
         assert_eq!(message("[ntq]\n"), "line 1: unknown key \"ntq\"; did you mean \"ntp\"?");
         assert!(message("zebra = 1").ends_with("`timeball config example` prints all keys"));
         assert!(message("[ntp]\nlisten = [\"localhost:123\"]").starts_with("line 2: \"localhost"));
+        assert!(message("[ntp]\nlisten = [\"[::1]:0\"]").contains("is no address"));
         assert!(message("[ntp]\nlisten = []").contains("1 to 64"));
         assert!(message("[ntp]\nlisten = [\"[::1]:1\", \"127.0.0.1:2\"]").contains("same port"));
+        assert_eq!(message("[ntp]\nworkers = 0"), "line 2: workers must be 1 to 256");
+        assert!(message("[ntp]\ncpus = \"1,1\"").contains("each named once"));
         assert_eq!(message("[clock]\nstratum = 16"), "line 2: stratum must be 1 to 15");
         assert!(message("[clock]\nsource = \"gps\"").starts_with("line 2: "));
         assert!(message("[ke]\nkey = \"a\"").contains("certificate"));
@@ -243,6 +302,19 @@ mod tests {
         assert!(message("[ke\n").starts_with("line 1: "));
         let timeout = "[ke]\ncertificate = \"a\"\nkey = \"b\"\ntimeout_seconds = 0.0";
         assert_eq!(message(timeout), "line 4: timeout_seconds must be 0.1 to 60");
+    }
+
+    #[test]
+    fn workers_are_placed_on_the_processors_that_there_are() {
+        let place = |count, cpus: Option<&[usize]>| {
+            let settings = WorkerSettings { count, cpus: cpus.map(<[usize]>::to_vec) };
+            settings.place(&[0, 1, 4])
+        };
+        assert_eq!(place(None, None), Ok(vec![0, 1, 4]));
+        assert_eq!(place(Some(2), None), Ok(vec![0, 1]));
+        assert_eq!(place(Some(4), Some(&[4, 1])), Ok(vec![4, 1, 4, 1]));
+        let error = place(None, Some(&[0, 2])).expect_err("2 is not there");
+        assert!(error.to_string().starts_with("processor 2 of ntp.cpus"));
     }
 
     #[test]

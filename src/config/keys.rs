@@ -38,14 +38,34 @@ pub const KEYS: &[Key] = &[
         help: &["UDP addresses that answer NTP and NTS. All have the same port."],
     },
     Key {
+        section: "ntp",
+        name: "workers",
+        sample: "2",
+        is_default: false,
+        help: &[
+            "Worker threads, each on a processor of its own with sockets of its own, 1 to 256.",
+            "Default: one for each processor in \"cpus\".",
+        ],
+    },
+    Key {
+        section: "ntp",
+        name: "cpus",
+        sample: "\"0-1\"",
+        is_default: false,
+        help: &[
+            "Processors of the workers, in their order, for example \"2-7,10\". Default: all that",
+            "this process may run on.",
+        ],
+    },
+    Key {
         section: "clock",
         name: "source",
         sample: "\"kernel\"",
         is_default: true,
         help: &[
             "Who answers for the time. \"kernel\": adjtimex says whether a time daemon keeps the",
-            "system clock; if none does, clients are told \"unsynchronised\". \"local\": the system",
-            "clock is served as it is, for closed networks and tests.",
+            "system clock; if none does, clients are told so (leap 3, stratum 0). \"local\": the",
+            "system clock is served as it is, for closed networks and tests.",
         ],
     },
     Key {
@@ -54,8 +74,8 @@ pub const KEYS: &[Key] = &[
         sample: "3",
         is_default: false,
         help: &[
-            "Stratum told to clients, 1 to 15. Default 3 with \"kernel\", whose daemon's stratum is",
-            "not known to timeball, and 10 with \"local\".",
+            "Stratum told to clients, 1 to 15. Default 3 with \"kernel\", since the stratum of its",
+            "daemon is not known, and 10 with \"local\".",
         ],
     },
     Key {
@@ -102,9 +122,12 @@ pub const KEYS: &[Key] = &[
     Key {
         section: "ke",
         name: "connections_max",
-        sample: "1024",
+        sample: "2048",
         is_default: true,
-        help: &["Connections open at one time, 1 to 65536; others wait in the kernel's queue."],
+        help: &[
+            "Connections open at one time, 1 to 65536. Beyond it the oldest, which most likely says",
+            "nothing, makes room for the newest.",
+        ],
     },
 ];
 

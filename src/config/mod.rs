@@ -2,5 +2,6 @@
 //! sample file, the error messages and the manual come from.
 
 pub mod checked;
+pub mod cpus;
 pub mod keys;
 pub mod raw;

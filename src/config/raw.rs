@@ -24,6 +24,8 @@ pub struct Raw {
 #[serde(default)]
 pub(super) struct RawNtp {
     pub(super) listen: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) workers: Option<Spanned<i64>>,
+    pub(super) cpus: Option<Spanned<String>>,
 }
 
 /// Section `clock`.

@@ -155,7 +155,8 @@ mod tests {
     #[test]
     fn c125_the_old_form_is_read() {
         let old = format!(
-            "NKS0\n15 10.0\n00000000 {SIV_KEY}\n00000001 {SIV_KEY}\n00000002 {SIV_KEY}\n00000003 {SIV_KEY}\n"
+            "NKS0\n15 10.0\n00000000 {SIV_KEY}\n00000001 {SIV_KEY}\n\
+             00000002 {SIV_KEY}\n00000003 {SIV_KEY}\n"
         );
         let read = parse(&old).expect("well-formed");
         assert_eq!(read.age_seconds, 10.0);

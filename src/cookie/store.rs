@@ -18,7 +18,11 @@ const FILE_NAME: &str = "ntskeys";
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file is there and cannot be read.
-    #[error("cannot read the master keys in {}: {source}; give its owner to the user that runs timeball", path.display())]
+    #[error(
+        "cannot read the master keys in {}: {source}; give its owner to the user that runs \
+         timeball",
+        path.display()
+    )]
     Read {
         /// The key file.
         path: PathBuf,
@@ -26,7 +30,11 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The file is there and is no `ntskeys`.
-    #[error("the master keys in {} are damaged: {source}; restore the file, or move it away to start with new keys (clients then fetch new cookies)", path.display())]
+    #[error(
+        "the master keys in {} are damaged: {source}; restore the file, or move it away to start \
+         with new keys (clients then fetch new cookies)",
+        path.display()
+    )]
     Damaged {
         /// The key file.
         path: PathBuf,
@@ -34,7 +42,11 @@ pub enum StoreError {
         source: ParseError,
     },
     /// A new file cannot be written.
-    #[error("cannot write the master keys to {}: {source}; make the directory writable for the user that runs timeball", path.display())]
+    #[error(
+        "cannot write the master keys to {}: {source}; make the directory writable for the user \
+         that runs timeball",
+        path.display()
+    )]
     Write {
         /// The key file.
         path: PathBuf,

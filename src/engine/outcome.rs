@@ -1,7 +1,4 @@
-//! Every outcome that a datagram can have, and how often each came about.
-
-use super::batch::{Lanes, Verdicts};
-use super::renew::Renewed;
+//! Every outcome that a datagram can have.
 
 /// Declares the outcomes once: variant, name in counters and metrics, what it means.
 macro_rules! outcomes {
@@ -55,28 +52,4 @@ outcomes! {
     DroppedAuthenticator = "dropped_authenticator",
     /// Authentic, but what was encrypted is no sequence of extension fields.
     DroppedEncryptedFields = "dropped_encrypted_fields",
-}
-
-/// Totals of one engine since its start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    outcomes: [u64; Outcome::ALL.len()],
-    /// Cookies handed out in replies.
-    pub cookies_issued: u64,
-}
-
-impl Counters {
-    pub(super) fn count(&mut self, verdicts: &Verdicts, renewed: &Lanes<Renewed>) {
-        for verdict in verdicts {
-            self.outcomes[verdict.outcome as usize] += 1;
-        }
-        for lane in renewed {
-            self.cookies_issued += lane.cookies() as u64;
-        }
-    }
-
-    /// How often this outcome came about.
-    pub fn outcome(&self, outcome: Outcome) -> u64 {
-        self.outcomes[outcome as usize]
-    }
 }

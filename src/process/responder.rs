@@ -1,16 +1,20 @@
-//! The responder role: answers NTP and NTS.
+//! The responder role: answers NTP and NTS, a pinned worker thread on each processor.
 
-use std::io;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use core_affinity::CoreId;
+use zeroize::Zeroizing;
 
+use super::signals::stop_on_signals;
 use super::start::{Report, ResponderStart, RoleError, StartMessage};
 use crate::aead::{Aead, NonceGenerator, self_test};
 use crate::clock::source::HostClock;
+use crate::config::checked::ClockSettings;
 use crate::cookie::ntskeys;
 use crate::engine::Engine;
 use crate::net::mmsg::MmsgPort;
@@ -18,41 +22,96 @@ use crate::net::worker::Worker;
 
 /// Serves until SIGTERM. In this order:
 ///
-/// 1. the keys are read and the cryptography proves itself,
-/// 2. the clock is looked at,
-/// 3. signals are caught,
-/// 4. the supervisor is told, and the loop runs.
+/// 1. signals are caught,
+/// 2. each worker starts on its processor, reads the keys, lets the cryptography prove itself and
+///    looks at the clock,
+/// 3. the supervisor is told when all of them are ready, and the loops run.
 pub fn run(start: StartMessage, sockets: Vec<OwnedFd>, report: &Report) -> Result<(), RoleError> {
     let start: ResponderStart = start.decode()?;
-    let keys = ntskeys::parse(&start.keys)
-        .map_err(|error| RoleError::new("the master keys were not handed over", error))?;
-    drop(start.keys);
-    let mut aead = Aead::detect();
-    self_test(&mut aead).map_err(|error| RoleError::new("refusing to start", error))?;
-    let nonces = NonceGenerator::new()
-        .map_err(|error| RoleError::new("the kernel gives no random numbers", error))?;
-
-    let clock = HostClock::new(start.clock.source, start.clock.stratum)
-        .map_err(|error| RoleError::new("cannot read the clock (adjtimex)", error))?;
-
     let stop = Arc::new(AtomicBool::new(false));
     let wake =
         stop_on_signals(&stop).map_err(|error| RoleError::new("cannot catch signals", error))?;
 
-    let sockets = sockets.into_iter().map(UdpSocket::from).collect();
-    let mut port = MmsgPort::new(sockets, wake);
-    let mut worker = Worker::new(Engine::new(aead), clock, keys.ring, nonces);
+    let sockets_per_worker = sockets.len() / start.cpus.len().max(1);
+    let mut sockets = sockets.into_iter().map(UdpSocket::from);
+    let keys = Arc::new(start.keys);
+    let (ready, readiness) = channel();
+    let mut workers = Vec::new();
+    for &cpu in &start.cpus {
+        let wake =
+            wake.try_clone().map_err(|error| RoleError::new("a worker cannot be woken", error))?;
+        let duty = Duty {
+            cpu,
+            sockets: sockets.by_ref().take(sockets_per_worker).collect(),
+            wake,
+            clock: start.clock,
+            keys: Arc::clone(&keys),
+            stop: Arc::clone(&stop),
+        };
+        workers.push(spawn(duty, ready.clone())?);
+    }
+    drop((ready, keys));
+    for result in readiness {
+        result?;
+    }
     report.ready();
-    worker.run(&mut port, &stop);
+    for worker in workers {
+        if worker.join().is_err() {
+            // Half a responder would leave the clients of the dead worker without an answer; the
+            // supervisor starts a whole one.
+            std::process::abort();
+        }
+    }
     Ok(())
 }
 
-/// Sets `stop` and makes the returned descriptor readable on SIGTERM and SIGINT.
-pub(super) fn stop_on_signals(stop: &Arc<AtomicBool>) -> io::Result<OwnedFd> {
-    let (wake, waker) = io::pipe()?;
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(stop))?;
-        signal_hook::low_level::pipe::register(signal, waker.try_clone()?)?;
-    }
-    Ok(wake.into())
+/// What one worker is given.
+struct Duty {
+    cpu: usize,
+    sockets: Vec<UdpSocket>,
+    wake: OwnedFd,
+    clock: ClockSettings,
+    keys: Arc<Zeroizing<String>>,
+    stop: Arc<AtomicBool>,
+}
+
+/// Starts a worker, which says once through `ready` whether it can serve.
+fn spawn(duty: Duty, ready: Sender<Result<(), RoleError>>) -> Result<JoinHandle<()>, RoleError> {
+    let work = move || {
+        // Before anything is allocated, so that a worker's memory is near its processor.
+        let is_pinned = core_affinity::set_for_current(CoreId { id: duty.cpu });
+        let prepared = if is_pinned {
+            prepare(&duty)
+        } else {
+            Err(RoleError(format!("a worker cannot be bound to processor {}", duty.cpu)))
+        };
+        match prepared {
+            Ok(mut worker) => {
+                let mut port = MmsgPort::new(duty.sockets, duty.wake);
+                // The receiver lives until every worker has said this.
+                let _ = ready.send(Ok(()));
+                drop((ready, duty.keys));
+                worker.run(&mut port, &duty.stop);
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        }
+    };
+    thread::Builder::new()
+        .name("worker".to_owned())
+        .spawn(work)
+        .map_err(|error| RoleError::new("a worker cannot be started", error))
+}
+
+fn prepare(duty: &Duty) -> Result<Worker, RoleError> {
+    let keys = ntskeys::parse(&duty.keys)
+        .map_err(|error| RoleError::new("the master keys were not handed over", error))?;
+    let mut aead = Aead::detect();
+    self_test(&mut aead).map_err(|error| RoleError::new("refusing to start", error))?;
+    let nonces = NonceGenerator::new()
+        .map_err(|error| RoleError::new("the kernel gives no random numbers", error))?;
+    let clock = HostClock::new(duty.clock.source, duty.clock.stratum)
+        .map_err(|error| RoleError::new("cannot read the clock (adjtimex)", error))?;
+    Ok(Worker::new(Engine::new(aead), clock, keys.ring, nonces))
 }

@@ -29,6 +29,9 @@ const SOCKETS_FD: RawFd = 5;
 /// What the responder needs beside its sockets.
 #[derive(Serialize, Deserialize)]
 pub struct ResponderStart {
+    /// The processor of each worker. The sockets come in this order, all of the first worker
+    /// first.
+    pub cpus: Vec<usize>,
     /// Where the time comes from.
     pub clock: ClockSettings,
     /// Master keys as `ntskeys` text.

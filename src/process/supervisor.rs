@@ -18,14 +18,15 @@ use super::start::{self, KeyEstablishmentStart, ResponderStart, RoleError};
 use crate::limits::{
     NTP_PORT, ROLE_RESTART_DELAY_FIRST, ROLE_RESTART_DELAY_MAX, ROLE_STABLE_AFTER, ROLE_STOP_WAIT,
 };
-use crate::sys::socket;
+use crate::sys::{socket, steering};
 
 /// Why a server cannot start: each sentence says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// An address is taken.
     #[error(
-        "{protocol} {address} is in use by another program; stop that one (`ss -lnp` names it) or choose another address"
+        "{protocol} {address} is in use by another program; stop that one (`ss -lnp` names it) \
+         or choose another address"
     )]
     AddressInUse {
         /// `UDP` or `TCP`.
@@ -35,7 +36,8 @@ pub enum ServeError {
     },
     /// A port below 1024 without the right to it.
     #[error(
-        "{protocol} {address} needs a privilege; start as root, or allow it with `setcap cap_net_bind_service=ep` on the program"
+        "{protocol} {address} needs a privilege; start as root, or allow it with `setcap \
+         cap_net_bind_service=ep` on the program"
     )]
     AddressForbidden {
         /// `UDP` or `TCP`.
@@ -45,7 +47,8 @@ pub enum ServeError {
     },
     /// No such address, or another refusal.
     #[error(
-        "cannot listen on {protocol} {address}: {source}; check that an interface of this host has the address"
+        "cannot listen on {protocol} {address}: {source}; check that an interface of this host \
+         has the address"
     )]
     Listen {
         /// `UDP` or `TCP`.
@@ -71,17 +74,40 @@ pub enum ServeError {
 /// The open sockets of a server.
 #[derive(Debug)]
 pub struct Sockets {
-    ntp: Vec<UdpSocket>,
+    /// Of each address those of all workers.
+    ntp: Vec<Vec<UdpSocket>>,
     ke: Vec<TcpListener>,
 }
 
 impl Sockets {
-    /// Opens all sockets or none.
-    pub fn open(ntp: &[SocketAddr], ke: &[SocketAddr]) -> Result<Self, ServeError> {
+    /// Opens all sockets or none: of each NTP address one for each of `workers`.
+    pub fn open(ntp: &[SocketAddr], workers: usize, ke: &[SocketAddr]) -> Result<Self, ServeError> {
         Ok(Self {
-            ntp: open_all("UDP", ntp, socket::open_udp)?,
+            ntp: open_all("UDP", ntp, |address| socket::open_udp_group(address, workers))?,
             ke: open_all("TCP", ke, socket::open_tcp_listener)?,
         })
+    }
+
+    /// Makes each client meet one worker, whatever its port. Where the kernel refuses, clients
+    /// are scattered: they are answered all the same.
+    pub fn steer(&self, multiplier: u32) -> io::Result<()> {
+        for group in self.ntp.iter().filter(|group| group.len() > 1) {
+            steering::steer_by_source_address(&group[0], group.len(), multiplier)?;
+        }
+        Ok(())
+    }
+
+    /// Duplicates for key establishment.
+    fn ke_clones(&self) -> io::Result<Vec<OwnedFd>> {
+        self.ke.iter().map(|socket| socket.as_fd().try_clone_to_owned()).collect()
+    }
+
+    /// Duplicates for the responder, worker by worker: what waits in a socket outlives the
+    /// process that served it.
+    fn ntp_clones(&self) -> io::Result<Vec<OwnedFd>> {
+        let workers = self.ntp.first().map_or(0, Vec::len);
+        let in_order = (0..workers).flat_map(|worker| self.ntp.iter().map(move |g| &g[worker]));
+        in_order.map(|socket| socket.as_fd().try_clone_to_owned()).collect()
     }
 }
 
@@ -147,16 +173,11 @@ impl Server {
     fn spawn(&self, role: Role) -> io::Result<(Child, File)> {
         match (role, &self.key_establishment) {
             (Role::KeyEstablishment, Some(start)) => {
-                start::spawn(role, start, clones(&self.sockets.ke)?)
+                start::spawn(role, start, self.sockets.ke_clones()?)
             }
-            _ => start::spawn(role, &self.responder, clones(&self.sockets.ntp)?),
+            _ => start::spawn(role, &self.responder, self.sockets.ntp_clones()?),
         }
     }
-}
-
-/// The roles get duplicates: what waits in a socket outlives the process that served it.
-fn clones<S: std::os::fd::AsFd>(sockets: &[S]) -> io::Result<Vec<OwnedFd>> {
-    sockets.iter().map(|socket| socket.as_fd().try_clone_to_owned()).collect()
 }
 
 /// Waits for a signal, at most as long as `wait`.

@@ -5,3 +5,4 @@ pub mod control;
 pub mod file;
 pub mod mmsg;
 pub mod socket;
+pub mod steering;

@@ -217,7 +217,9 @@ mod tests {
     proptest! {
         /// Whatever the bytes, the walk ends, stays inside, and leaves no gap.
         #[test]
-        fn any_bytes_are_walked_without_gaps(trailer in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_walked_without_gaps(
+            trailer in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
             for walk in [pieces(&trailer, 0), encrypted_pieces(&trailer)] {
                 let mut at = 0;
                 for piece in walk {

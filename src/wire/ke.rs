@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 use thiserror::Error;
 
-use crate::limits::{COOKIES_PER_REPLY, KE_COOKIE_BYTES_MAX, KE_SERVER_NAME_BYTES_MAX};
+use crate::limits::{COOKIE_BYTES_MAX, COOKIES_PER_REPLY, KE_SERVER_NAME_BYTES_MAX};
 
 /// What an NTS client asks for (RFC 8915 section 4.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,7 +215,7 @@ impl<'a> ResponseFields<'a> {
             PORT => set_once(&mut self.port, record.number()?, kind)?,
             COMPLIANT_128GCM => self.compliant_128gcm = true,
             COOKIE => {
-                if !(1..=KE_COOKIE_BYTES_MAX).contains(&record.body.len()) {
+                if !(1..=COOKIE_BYTES_MAX).contains(&record.body.len()) {
                     return Err(ResponseError::Records(RequestError::Body(kind)));
                 }
                 // A ninth cookie does no harm; there is only no place for it.

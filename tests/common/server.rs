@@ -173,7 +173,7 @@ fn end(child: &mut Child) {
 }
 
 /// A port that was free on both loopback addresses a moment ago.
-fn free_udp_port() -> u16 {
+pub fn free_udp_port() -> u16 {
     loop {
         let v4 = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let port = v4.local_addr().expect("bound").port();
@@ -183,7 +183,8 @@ fn free_udp_port() -> u16 {
     }
 }
 
-fn free_tcp_port() -> u16 {
+/// The same for TCP.
+pub fn free_tcp_port() -> u16 {
     loop {
         let v4 = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = v4.local_addr().expect("bound").port();

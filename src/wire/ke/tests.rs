@@ -52,7 +52,7 @@ fn c025_records_of_servers_are_error_1() {
 fn c014_to_c018_next_protocol_and_aead() {
     let next = (true, NEXT_PROTOCOL, &[0, 0][..]);
     let aead = (true, AEAD, &[0, 15][..]);
-    let cases: &[(&[(bool, u16, &[u8])], RequestError)] = &[
+    let cases: &[(&[Parts<'_>], RequestError)] = &[
         (&[aead], RequestError::Missing(NEXT_PROTOCOL)),
         (&[next, next, aead], RequestError::Doubled(NEXT_PROTOCOL)),
         (&[(true, NEXT_PROTOCOL, &[]), aead], RequestError::Body(NEXT_PROTOCOL)),
@@ -241,6 +241,9 @@ proptest! {
     }
 }
 
+/// Critical bit, type and body of a record.
+type Parts<'a> = (bool, u16, &'a [u8]);
+
 /// c006: whatever the pieces, the scanner sees the end with the last byte and not before.
 fn scan_in_pieces(message: &[u8]) -> Result<(), TestCaseError> {
     let mut scanner = Scanner::new(message.len());
@@ -259,7 +262,7 @@ fn with_record(critical: bool, kind: u16, body: &[u8]) -> Vec<u8> {
     message(&[(true, NEXT_PROTOCOL, &[0, 0]), (true, AEAD, &[0, 15]), (critical, kind, body)])
 }
 
-fn message(records: &[(bool, u16, &[u8])]) -> Vec<u8> {
+fn message(records: &[Parts<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (critical, kind, body) in records {
         push_record(&mut bytes, *critical, *kind, body).unwrap();

@@ -1,0 +1,106 @@
+//! The fence: the only part of `aead` with `unsafe` code.
+//!
+//! A *lane* is one request. A [`Lanes`] value is one AES block of each of [`Lanes::WIDTH`]
+//! lanes, in one register. There is one file per instruction set, each with the same two types:
+//!
+//! - a **token**, such as `Vaes512`, whose field is private and which only a successful look at
+//!   the CPU makes: having one *is* the permission;
+//! - a **value**, such as `Blocks512`, which only functions that take the token make, so that its
+//!   methods are safe to call wherever one exists.
+//!
+//! The algorithm (`aead/siv.rs`) is written once over [`Lanes`], without `unsafe`. All of it is
+//! `#[inline(always)]` and ends up in [`Lanes::enter`], the one function per instruction set that
+//! carries `#[target_feature]`: crossed once per group of lanes.
+//!
+//! What could go wrong, and what prevents it:
+//!
+//! - An instruction that the CPU does not have: no token, hence no value, hence no call.
+//! - A read or write outside a message: [`Sources`] and [`Sinks`] check every offset against the
+//!   length that all their slices share. Lanes without a message read lane 0 and never write.
+//! - Two `&mut` to one message: `Sinks` holds raw pointers borrowed from `&mut` slices that the
+//!   caller keeps borrowed as long as the `Sinks` lives.
+
+#![allow(unsafe_code, reason = "instructions and memory beyond the reach of safe code")]
+
+mod aesni;
+mod messages;
+mod vaes256;
+mod vaes512;
+
+use zeroize::Zeroize;
+
+pub(super) use aesni::{AesNi, Blocks128};
+pub(super) use messages::{LANES_MAX, Read, Sinks, Sources};
+pub(super) use vaes256::{Blocks256, Vaes256};
+pub(super) use vaes512::{Blocks512, Vaes512};
+
+/// Bytes of an AES block.
+pub(super) const BLOCK_BYTES: usize = 16;
+
+/// One AES block of each of [`Self::WIDTH`] lanes. A value proves the CPU's features.
+pub(super) trait Lanes: Copy + Zeroize {
+    /// Proof that the CPU has the instructions.
+    type Token: Copy;
+
+    /// Lanes in one value.
+    const WIDTH: usize;
+
+    /// Values that a group has at most: enough to hide the latency of the AES unit.
+    const VECTORS: usize;
+
+    /// Values that fit the register file as AES states, with room for keys and messages.
+    const STATES: usize;
+
+    /// Runs `task` with the instructions enabled.
+    fn enter<T: Task<Self>>(token: Self::Token, task: T);
+
+    /// The same block in every lane.
+    fn splat(token: Self::Token, block: &[u8; BLOCK_BYTES]) -> Self;
+
+    /// One block from each of `WIDTH` pointers, `offset` bytes behind it.
+    ///
+    /// # Safety
+    /// 16 bytes must be readable at `offset` behind each of the first `WIDTH` pointers.
+    unsafe fn gather(token: Self::Token, pointers: &[*mut u8], offset: usize) -> Self;
+
+    /// One block to each pointer, `offset` bytes behind it.
+    ///
+    /// # Safety
+    /// There must be no more than `WIDTH` pointers, and 16 bytes must be writable at `offset`
+    /// behind each.
+    unsafe fn scatter(self, pointers: &[*mut u8], offset: usize);
+
+    /// Bitwise exclusive or.
+    fn xor(self, other: Self) -> Self;
+
+    /// Bitwise and.
+    fn and(self, other: Self) -> Self;
+
+    /// One AES encryption round.
+    fn aes_round(self, key: Self) -> Self;
+
+    /// The last AES encryption round.
+    fn aes_last_round(self, key: Self) -> Self;
+
+    /// Byte `i` of each block becomes the byte numbered by `control`'s byte `i`; zero where that
+    /// has its top bit set.
+    fn shuffle_bytes(self, control: Self) -> Self;
+
+    /// Moves each block's bytes up by `BYTES` places, zeros below.
+    fn shift_bytes<const BYTES: i32>(self) -> Self;
+
+    /// Adds the two 64-bit words of each block, little-endian, without carry between them.
+    fn add_words(self, other: Self) -> Self;
+
+    /// Spreads the sign bit over each 32-bit word.
+    fn sign_words(self) -> Self;
+
+    /// Reorders each block's four 32-bit words; two bits of `ORDER` a word.
+    fn shuffle_words<const ORDER: i32>(self) -> Self;
+}
+
+/// Something to run with an instruction set enabled. The method must be `#[inline(always)]`.
+pub(super) trait Task<V: Lanes> {
+    /// Runs it.
+    fn run(self, token: V::Token);
+}

@@ -1,0 +1,164 @@
+//! x86-64 with VAES and AVX-512: four blocks an instruction.
+
+use std::arch::x86_64::*;
+
+use zeroize::Zeroize;
+
+use super::{BLOCK_BYTES, Lanes, Task};
+
+/// Proof that the CPU has VAES and AVX-512.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Vaes512(());
+
+impl Vaes512 {
+    /// Looks at the CPU.
+    pub(in super::super) fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("aes")
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("vaes");
+        found.then_some(Self(()))
+    }
+}
+
+/// One block of each of four lanes.
+///
+/// SAFETY of every intrinsic below: a value exists only where a [`Vaes512`] existed, hence the CPU
+/// has the instruction.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Blocks512(__m512i);
+
+impl Lanes for Blocks512 {
+    type Token = Vaes512;
+    const WIDTH: usize = 4;
+    const VECTORS: usize = 4;
+    const STATES: usize = 16;
+
+    #[inline(always)]
+    fn enter<T: Task<Self>>(token: Vaes512, task: T) {
+        #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes")]
+        fn inside<T: Task<Blocks512>>(token: Vaes512, task: T) {
+            task.run(token);
+        }
+        // SAFETY: `token` proves the features.
+        unsafe { inside(token, task) }
+    }
+
+    #[inline(always)]
+    fn splat(_: Vaes512, block: &[u8; BLOCK_BYTES]) -> Self {
+        // SAFETY: 16 bytes of an array.
+        let block = unsafe { _mm_loadu_si128(block.as_ptr().cast()) };
+        // SAFETY: see the type; the token is an argument.
+        Self(unsafe { _mm512_broadcast_i32x4(block) })
+    }
+
+    #[inline(always)]
+    unsafe fn gather(_: Vaes512, pointers: &[*mut u8], offset: usize) -> Self {
+        // SAFETY: the caller promises 16 readable bytes.
+        let block = unsafe { _mm_loadu_si128(pointers[0].wrapping_add(offset).cast()) };
+        // SAFETY: see the type; the token is an argument.
+        let blocks = unsafe { _mm512_castsi128_si512(block) };
+        // SAFETY: the caller promises 16 readable bytes.
+        let block = unsafe { _mm_loadu_si128(pointers[1].wrapping_add(offset).cast()) };
+        // SAFETY: see the type; the token is an argument.
+        let blocks = unsafe { _mm512_inserti32x4::<1>(blocks, block) };
+        // SAFETY: the caller promises 16 readable bytes.
+        let block = unsafe { _mm_loadu_si128(pointers[2].wrapping_add(offset).cast()) };
+        // SAFETY: see the type; the token is an argument.
+        let blocks = unsafe { _mm512_inserti32x4::<2>(blocks, block) };
+        // SAFETY: the caller promises 16 readable bytes.
+        let block = unsafe { _mm_loadu_si128(pointers[3].wrapping_add(offset).cast()) };
+        // SAFETY: see the type; the token is an argument.
+        let blocks = unsafe { _mm512_inserti32x4::<3>(blocks, block) };
+        Self(blocks)
+    }
+
+    #[inline(always)]
+    unsafe fn scatter(self, pointers: &[*mut u8], offset: usize) {
+        if let Some(pointer) = pointers.first() {
+            // SAFETY: see the type.
+            let block = unsafe { _mm512_extracti32x4_epi32::<0>(self.0) };
+            // SAFETY: the caller promises 16 writable bytes.
+            unsafe { _mm_storeu_si128(pointer.wrapping_add(offset).cast(), block) }
+        }
+        if let Some(pointer) = pointers.get(1) {
+            // SAFETY: see the type.
+            let block = unsafe { _mm512_extracti32x4_epi32::<1>(self.0) };
+            // SAFETY: the caller promises 16 writable bytes.
+            unsafe { _mm_storeu_si128(pointer.wrapping_add(offset).cast(), block) }
+        }
+        if let Some(pointer) = pointers.get(2) {
+            // SAFETY: see the type.
+            let block = unsafe { _mm512_extracti32x4_epi32::<2>(self.0) };
+            // SAFETY: the caller promises 16 writable bytes.
+            unsafe { _mm_storeu_si128(pointer.wrapping_add(offset).cast(), block) }
+        }
+        if let Some(pointer) = pointers.get(3) {
+            // SAFETY: see the type.
+            let block = unsafe { _mm512_extracti32x4_epi32::<3>(self.0) };
+            // SAFETY: the caller promises 16 writable bytes.
+            unsafe { _mm_storeu_si128(pointer.wrapping_add(offset).cast(), block) }
+        }
+    }
+
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { _mm512_xor_si512(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn and(self, other: Self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { _mm512_and_si512(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn aes_round(self, key: Self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { _mm512_aesenc_epi128(self.0, key.0) })
+    }
+
+    #[inline(always)]
+    fn aes_last_round(self, key: Self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { _mm512_aesenclast_epi128(self.0, key.0) })
+    }
+
+    #[inline(always)]
+    fn shuffle_bytes(self, control: Self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { _mm512_shuffle_epi8(self.0, control.0) })
+    }
+
+    #[inline(always)]
+    fn shift_bytes<const BYTES: i32>(self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { _mm512_bslli_epi128::<BYTES>(self.0) })
+    }
+
+    #[inline(always)]
+    fn add_words(self, other: Self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { _mm512_add_epi64(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn sign_words(self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { _mm512_srai_epi32::<31>(self.0) })
+    }
+
+    #[inline(always)]
+    fn shuffle_words<const ORDER: i32>(self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { _mm512_shuffle_epi32::<ORDER>(self.0) })
+    }
+}
+
+impl Zeroize for Blocks512 {
+    fn zeroize(&mut self) {
+        self.0.zeroize();
+    }
+}

@@ -1,0 +1,29 @@
+//! How often each outcome came about.
+
+use super::batch::{Lanes, Verdicts};
+use super::outcome::Outcome;
+use super::renew::Renewed;
+
+/// Totals of one engine since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    outcomes: [u64; Outcome::ALL.len()],
+    /// Cookies handed out in replies.
+    pub cookies_issued: u64,
+}
+
+impl Counters {
+    pub(super) fn count(&mut self, verdicts: &Verdicts, renewed: &Lanes<Renewed>) {
+        for verdict in verdicts {
+            self.outcomes[verdict.outcome as usize] += 1;
+        }
+        for lane in renewed {
+            self.cookies_issued += lane.cookies() as u64;
+        }
+    }
+
+    /// How often this outcome came about.
+    pub fn outcome(&self, outcome: Outcome) -> u64 {
+        self.outcomes[outcome as usize]
+    }
+}

@@ -1,0 +1,415 @@
+//! The NTS-KE server: one thread, any number of listeners, a fixed number of connections.
+//!
+//! The verbs of a turn: wait, accept, advance (read, think, write), sweep.
+//!
+//! When all places are taken, the oldest connection makes room for the newest. Everyone has the
+//! same time, an honest client needs only a few round trips of it, and so the oldest is the most
+//! likely to be idle. To keep an honest client out, idle ones have to come at the rate of all
+//! places per round trip; if instead new ones had to wait, all places per timeout would do.
+
+use std::io::{self, Read};
+use std::net::{IpAddr, Shutdown, TcpListener};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token, Waker};
+use rustls::ServerConfig;
+
+use super::connections::{Connection, Connections, State};
+use super::cookies::CookieSource;
+use super::counters::Counters;
+use super::negotiate::Policy;
+use super::session::{Outcome, Services, Session};
+use crate::limits::{
+    KE_ACCEPT_PAUSE, KE_ACCEPTS_PER_TURN, KE_CONNECTIONS_DEFAULT, KE_EVENTS, KE_INPUT_BYTES_MAX,
+    KE_LINGER, KE_READ_BYTES, KE_TIMEOUT_DEFAULT,
+};
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How TLS is spoken, from [`server_config`](super::tls::server_config).
+    pub tls: Arc<ServerConfig>,
+    /// What to agree on.
+    pub policy: Policy,
+    /// Time of a connection from accept to answer.
+    pub timeout: Duration,
+    /// Connections held at once; at least one.
+    pub connections: usize,
+}
+
+impl Options {
+    /// The timeout and number of connections of [`crate::limits`].
+    pub fn new(tls: Arc<ServerConfig>, policy: Policy) -> Self {
+        let timeout = KE_TIMEOUT_DEFAULT;
+        Self { tls, policy, timeout, connections: KE_CONNECTIONS_DEFAULT }
+    }
+}
+
+/// A server that runs on the thread that calls [`Server::run`].
+pub struct Server<C> {
+    poll: Poll,
+    events: Events,
+    listeners: Vec<Listener>,
+    connections: Connections,
+    options: Options,
+    cookies: C,
+    counters: Counters,
+    stopper: Stopper,
+    /// Places whose sockets have news.
+    ready: Vec<usize>,
+    buffer: Box<[u8]>,
+}
+
+/// Stops a server from another thread or from a signal's.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    is_stopped: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+}
+
+struct Listener {
+    socket: mio::net::TcpListener,
+    /// The address that every connection comes to; none when it differs between them.
+    local: Option<IpAddr>,
+    /// More may be waiting: the kernel reports a new connection once.
+    is_ready: bool,
+    /// Not before this moment, after a failure.
+    not_before: Option<Instant>,
+}
+
+impl<C: CookieSource> Server<C> {
+    /// Gets ready to serve on `listeners`, which are bound and listening.
+    ///
+    /// # Errors
+    /// The system's, when it gives no epoll descriptor.
+    pub fn new(listeners: Vec<TcpListener>, options: Options, cookies: C) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let mut registered = Vec::with_capacity(listeners.len());
+        for (index, listener) in listeners.into_iter().enumerate() {
+            let mut listener = Listener::new(listener)?;
+            let token = Token(FIRST_LISTENER + index);
+            poll.registry().register(&mut listener.socket, token, Interest::READABLE)?;
+            registered.push(listener);
+        }
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(KE_EVENTS),
+            listeners: registered,
+            connections: Connections::new(options.connections.max(1)),
+            options,
+            cookies,
+            counters: Counters::default(),
+            stopper: Stopper { is_stopped: Arc::default(), waker },
+            ready: Vec::with_capacity(KE_EVENTS + KE_ACCEPTS_PER_TURN),
+            buffer: vec![0; KE_READ_BYTES].into_boxed_slice(),
+        })
+    }
+
+    /// Serves until stopped; then finishes the connections that there are, each within its time.
+    ///
+    /// # Errors
+    /// The system's, when waiting fails.
+    pub fn run(&mut self) -> io::Result<()> {
+        while self.turn(None)?.is_continue() {}
+        Ok(())
+    }
+
+    /// Waits, at most for `patience`, and does what there is to do. Breaks when stopped and done.
+    /// For processes that have something else to do between two turns.
+    ///
+    /// # Errors
+    /// The system's, when waiting fails.
+    pub fn turn(&mut self, patience: Option<Duration>) -> io::Result<ControlFlow<()>> {
+        self.wait(patience)?;
+        let now = Instant::now();
+        if self.stopper.is_stopped.load(Ordering::Acquire) {
+            // Closing them refuses what is still in their queues, so that clients go elsewhere.
+            self.listeners.clear();
+        }
+        self.accept(now);
+        while let Some(place) = self.ready.pop() {
+            self.advance(place, now);
+        }
+        self.sweep(now);
+        let is_done = self.listeners.is_empty() && self.connections.is_empty();
+        Ok(if is_done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    /// What became of the connections so far.
+    pub fn counters(&self) -> Counters {
+        self.counters.snapshot()
+    }
+
+    /// The cookie source, to give it new keys.
+    pub fn cookies(&mut self) -> &mut C {
+        &mut self.cookies
+    }
+
+    /// A handle to stop the server with.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    fn wait(&mut self, patience: Option<Duration>) -> io::Result<()> {
+        let now = Instant::now();
+        let deadline = self.connections.next_deadline();
+        let accept_at = self.listeners.iter().filter_map(|listener| listener.accept_at(now));
+        let soonest = accept_at.chain(deadline).min();
+        let until_soonest = soonest.map(|moment| moment.saturating_duration_since(now));
+        let timeout = until_soonest.into_iter().chain(patience).min();
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            Err(error) => return Err(error),
+        }
+        for event in &self.events {
+            match event.token() {
+                WAKER => {}
+                Token(token) if token >= FIRST_CONNECTION => {
+                    self.ready.push(token - FIRST_CONNECTION);
+                }
+                Token(token) => {
+                    if let Some(listener) = self.listeners.get_mut(token - FIRST_LISTENER) {
+                        listener.is_ready = true;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, now: Instant) {
+        let mut listeners = std::mem::take(&mut self.listeners);
+        for listener in listeners.iter_mut().filter(|listener| listener.is_due(now)) {
+            listener.not_before = None;
+            for _ in 0..KE_ACCEPTS_PER_TURN {
+                match listener.socket.accept() {
+                    Ok((stream, _)) => self.admit(stream, listener.local, now),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        listener.is_ready = false;
+                        break;
+                    }
+                    Err(error) if is_of_one_connection(&error) => {}
+                    Err(_) => {
+                        // No descriptors or no memory: what is waiting stays in the queue.
+                        self.counters.accept_failed += 1;
+                        let pause = KE_ACCEPT_PAUSE;
+                        listener.not_before = Some(now + pause);
+                        break;
+                    }
+                }
+            }
+        }
+        self.listeners = listeners;
+    }
+
+    fn admit(&mut self, mut stream: mio::net::TcpStream, local: Option<IpAddr>, now: Instant) {
+        self.counters.accepted += 1;
+        if self.connections.next_place().is_none() {
+            self.shed();
+        }
+        let Some(place) = self.connections.next_place() else {
+            return self.counters.count(Outcome::Shed);
+        };
+        let local = local.map_or_else(|| stream.local_addr().map(|address| address.ip()), Ok);
+        let token = Token(FIRST_CONNECTION + place);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        // An answer goes out in one write: there is nothing for Nagle's algorithm to gather.
+        let registered = stream
+            .set_nodelay(true)
+            .and_then(|()| self.poll.registry().register(&mut stream, token, interest));
+        match (local, registered) {
+            (Ok(local), Ok(())) => {
+                let deadline = now + self.options.timeout;
+                self.connections.insert(stream, Session::new(local, deadline));
+                // The ClientHello is often there already.
+                self.ready.push(place);
+            }
+            _ => self.counters.count(Outcome::Broken),
+        }
+    }
+
+    fn shed(&mut self) {
+        let Some(place) = self.connections.most_dispensable() else { return };
+        match self.connections.at(place).map(|connection| &connection.state) {
+            Some(State::Active(_)) => self.close(place, Outcome::Shed),
+            _ => self.connections.remove(place),
+        }
+    }
+
+    /// Reads what is there, and sends what there is to send.
+    fn advance(&mut self, place: usize, now: Instant) {
+        let Some(connection) = self.connections.at(place) else { return };
+        let mut services = Services {
+            tls: &self.options.tls,
+            policy: &self.options.policy,
+            cookies: &mut self.cookies,
+        };
+        let input = read_all(connection, &mut self.buffer, &mut services);
+        match &mut connection.state {
+            State::Active(session) => {
+                if matches!(input, Input::Closed) {
+                    session.end_of_input();
+                }
+                match input {
+                    Input::Broken => self.close(place, Outcome::Broken),
+                    Input::Closed | Input::Open => self.flush(place, now),
+                }
+            }
+            State::Lingering { drained_bytes, .. } => {
+                if !matches!(input, Input::Open) || *drained_bytes > KE_INPUT_BYTES_MAX {
+                    self.connections.remove(place);
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self, place: usize, now: Instant) {
+        let Some(Connection { stream, state: State::Active(session), .. }) =
+            self.connections.at(place)
+        else {
+            return;
+        };
+        while session.has_output() {
+            match session.send(stream) {
+                Ok(0) => return self.close(place, Outcome::Broken),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.close(place, Outcome::Broken),
+            }
+        }
+        let Some(outcome) = session.outcome() else { return };
+        if matches!(outcome, Outcome::Abandoned | Outcome::TimeoutHandshake) {
+            return self.close(place, outcome);
+        }
+        // Nothing comes after the answer; a client that waits for the end sees it now.
+        let _ = stream.shutdown(Shutdown::Write);
+        self.counters.count(outcome);
+        self.connections.linger(place, now + KE_LINGER);
+        // A client that has closed already leaves at once.
+        self.advance(place, now);
+    }
+
+    /// Ends the connections whose time is up.
+    fn sweep(&mut self, now: Instant) {
+        while let Some(place) = self.connections.overdue(now) {
+            if let Some(Connection { state: State::Active(session), .. }) =
+                self.connections.at(place)
+            {
+                session.tick(now);
+                self.flush(place, now);
+            }
+            match self.connections.at(place).map(|connection| &connection.state) {
+                // It has time left until its client closes.
+                Some(State::Lingering { deadline, .. }) if *deadline > now => {}
+                Some(State::Lingering { .. }) => self.connections.remove(place),
+                // Its client does not take the answer.
+                Some(State::Active(_)) => self.close(place, Outcome::Broken),
+                None => {}
+            }
+        }
+    }
+
+    fn close(&mut self, place: usize, outcome: Outcome) {
+        self.counters.count(outcome);
+        self.connections.remove(place);
+    }
+}
+
+impl Stopper {
+    /// Has the server accept no more, finish, and return.
+    ///
+    /// # Errors
+    /// The system's, when the server cannot be woken; it stops at its next turn then.
+    pub fn stop(&self) -> io::Result<()> {
+        self.is_stopped.store(true, Ordering::Release);
+        self.waker.wake()
+    }
+}
+
+impl Listener {
+    fn new(listener: TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?.ip();
+        Ok(Self {
+            socket: mio::net::TcpListener::from_std(listener),
+            local: (!address.is_unspecified()).then_some(address),
+            is_ready: true,
+            not_before: None,
+        })
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.is_ready && self.not_before.is_none_or(|moment| moment <= now)
+    }
+
+    fn accept_at(&self, now: Instant) -> Option<Instant> {
+        self.is_ready.then(|| self.not_before.unwrap_or(now))
+    }
+}
+
+enum Input {
+    Open,
+    Closed,
+    Broken,
+}
+
+/// Reads until nothing is left. The bounds on what a session and a lingering connection take bound
+/// this too.
+fn read_all(connection: &mut Connection, buffer: &mut [u8], services: &mut Services<'_>) -> Input {
+    loop {
+        let read_bytes = match connection.stream.read(buffer) {
+            Ok(0) => return Input::Closed,
+            Ok(read_bytes) => read_bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Input::Open,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return Input::Broken,
+        };
+        match &mut connection.state {
+            State::Active(session) => {
+                session.receive(&buffer[..read_bytes], services);
+                if session.outcome().is_some() {
+                    return Input::Open;
+                }
+            }
+            State::Lingering { drained_bytes, .. } => {
+                *drained_bytes += read_bytes;
+                if *drained_bytes > KE_INPUT_BYTES_MAX {
+                    return Input::Open;
+                }
+            }
+        }
+    }
+}
+
+/// accept(2): errors that are already pending on the new connection are passed on by accept;
+/// they say nothing about the next one.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
+        NetworkUnreachable, PermissionDenied,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+            | PermissionDenied
+    )
+}
+
+const WAKER: Token = Token(0);
+const FIRST_LISTENER: usize = 1;
+/// Behind any number of listeners that a process can have.
+const FIRST_CONNECTION: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! The style of the sources, as far as a program can see it, and the promises of the documents.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const COLUMNS_MAX: usize = 100;
+const FUNCTION_LINES_MAX: usize = 70;
+const FILE_LINES_MAX: usize = 600;
+
+/// Files that may be longer, and why.
+const LONG_FILES: [&str; 1] = [
+    // One test for each of 57 conformance lines; a reader looks one up by its number.
+    "tests/conformance/ntp.rs",
+];
+
+/// Where unsafe code may stand: a module fenced by an `allow` with a reason, or all below a folder.
+const UNSAFE_PLACES: [&str; 5] = [
+    "src/aead/arch/",
+    "src/process/start.rs",
+    "src/sys/adjtimex.rs",
+    "src/sys/mmsg.rs",
+    "src/sys/steering.rs",
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file of the workspace, with its path from the root.
+fn sources() -> Vec<(String, String)> {
+    let mut folders: Vec<PathBuf> =
+        ["src", "tests", "benches", "loadgen", "fuzz"].map(|folder| root().join(folder)).into();
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for path in entries.map(|entry| entry.expect("an entry").path()) {
+            if path.is_dir() && !path.ends_with("target") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root()).expect("below the root").display().to_string();
+                sources.push((name, fs::read_to_string(&path).expect("text")));
+            }
+        }
+    }
+    assert!(sources.len() > 50, "the sources were not found");
+    sources
+}
+
+fn assert_none(what: &str, found: Vec<String>) {
+    assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
+}
+
+#[test]
+fn lines_and_files_are_short() {
+    let mut long = Vec::new();
+    for (name, text) in sources() {
+        let lines = text.lines().count();
+        if lines > FILE_LINES_MAX && !LONG_FILES.contains(&name.as_str()) {
+            long.push(format!("{name}: {lines} lines"));
+        }
+        for (number, line) in (1..).zip(text.lines()) {
+            if line.chars().count() > COLUMNS_MAX {
+                long.push(format!("{name}:{number}: {} columns", line.chars().count()));
+            }
+        }
+    }
+    assert_none("too long", long);
+}
+
+/// A function starts at a line with `fn` and ends at the first closing brace of its indentation,
+/// as rustfmt writes it.
+#[test]
+fn functions_fit_a_screen() {
+    let mut long = Vec::new();
+    for (name, text) in sources() {
+        let lines: Vec<&str> = text.lines().collect();
+        for (start, line) in lines.iter().enumerate() {
+            let body = line.trim_start();
+            let is_function = ["fn ", "pub fn ", "pub(super) fn ", "pub(crate) fn ", "unsafe fn "]
+                .iter()
+                .any(|prefix| body.starts_with(prefix));
+            if !is_function {
+                continue;
+            }
+            let close = format!("{}}}", &line[..line.len() - body.len()]);
+            let end = lines[start..].iter().position(|line| *line == close).unwrap_or(0);
+            if end >= FUNCTION_LINES_MAX {
+                long.push(format!("{name}:{}: {} lines", start + 1, end + 1));
+            }
+        }
+    }
+    assert_none("functions longer than a screen", long);
+}
+
+#[test]
+fn unsafe_code_is_fenced() {
+    let mut found = Vec::new();
+    for (name, text) in sources() {
+        if !name.starts_with("src/") || UNSAFE_PLACES.iter().any(|place| name.starts_with(place)) {
+            continue;
+        }
+        for (number, line) in (1..).zip(text.lines()) {
+            let code = line.split("//").next().unwrap_or_default();
+            if code.contains("unsafe {") || code.contains("allow(unsafe_code") {
+                found.push(format!("{name}:{number}"));
+            }
+        }
+    }
+    assert_none("unsafe code outside of its fence", found);
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let marks = ["todo!(", "unimplemented!(", "FIXME", "XXX"];
+    let mut found = Vec::new();
+    for (name, text) in sources().into_iter().filter(|(name, _)| name != "tests/tidy.rs") {
+        for (number, line) in (1..).zip(text.lines()) {
+            if marks.iter().any(|&mark| line.contains(mark)) {
+                found.push(format!("{name}:{number}"));
+            }
+        }
+    }
+    assert_none("unfinished", found);
+}
+
+/// Every promise names a test that exists, or says that it is pending.
+#[test]
+fn promises_have_tests() {
+    let text = fs::read_to_string(root().join("docs/SPECIFICATION.md")).expect("the file");
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
+    assert!(rows.len() > 10);
+    let mut broken = Vec::new();
+    for row in rows {
+        let test = row.trim_end_matches(" |").rsplit("| ").next().expect("a column");
+        let Some(test) = test.strip_prefix('`') else {
+            assert_eq!(test, "pending", "{row}");
+            continue;
+        };
+        let (test, _) = test.split_once('`').expect("a closing quote");
+        if test.starts_with("cargo ") {
+            continue;
+        }
+        let (file, function) = test.split_once(' ').expect("file and function");
+        let source = fs::read_to_string(root().join(file)).unwrap_or_default();
+        if !source.contains(&format!("fn {function}(")) {
+            broken.push(row.to_owned());
+        }
+    }
+    assert_none("promises without their test", broken);
+}
+
+/// The architecture's list of unsafe places is the one that holds.
+#[test]
+fn the_architecture_names_the_fence() {
+    let text = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).expect("the file");
+    for place in UNSAFE_PLACES {
+        assert!(text.contains(place), "{place}");
+    }
+}
