@@ -71,11 +71,8 @@ impl Aead {
     pub fn backend(&self) -> Backend {
         match self.engine {
             Engine::Portable => Backend::Portable,
-            #[cfg(target_arch = "x86_64")]
             Engine::AesNi(_) => Backend::AesNi,
-            #[cfg(target_arch = "x86_64")]
             Engine::Vaes256(_) => Backend::Vaes256,
-            #[cfg(target_arch = "x86_64")]
             Engine::Vaes512(_) => Backend::Vaes512,
         }
     }
@@ -110,16 +107,12 @@ impl Aead {
 /// The kernels of the chosen instruction set.
 enum Engine {
     Portable,
-    #[cfg(target_arch = "x86_64")]
     AesNi(Kernels<Blocks128>),
-    #[cfg(target_arch = "x86_64")]
     Vaes256(Kernels<Blocks256>),
-    #[cfg(target_arch = "x86_64")]
     Vaes512(Kernels<Blocks512>),
 }
 
 impl Engine {
-    #[cfg(target_arch = "x86_64")]
     fn new(backend: Backend) -> Option<Self> {
         Some(match backend {
             Backend::Portable => Self::Portable,
@@ -129,19 +122,11 @@ impl Engine {
         })
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
-    fn new(backend: Backend) -> Option<Self> {
-        (backend == Backend::Portable).then_some(Self::Portable)
-    }
-
     fn run<J: Job>(&mut self, jobs: &mut [J]) {
         match self {
             Self::Portable => jobs.iter_mut().for_each(Job::run_alone),
-            #[cfg(target_arch = "x86_64")]
             Self::AesNi(kernels) => kernels.run(jobs),
-            #[cfg(target_arch = "x86_64")]
             Self::Vaes256(kernels) => kernels.run(jobs),
-            #[cfg(target_arch = "x86_64")]
             Self::Vaes512(kernels) => kernels.run(jobs),
         }
     }
@@ -149,11 +134,8 @@ impl Engine {
     fn wipe(&mut self) {
         match self {
             Self::Portable => {}
-            #[cfg(target_arch = "x86_64")]
             Self::AesNi(kernels) => kernels.zeroize(),
-            #[cfg(target_arch = "x86_64")]
             Self::Vaes256(kernels) => kernels.zeroize(),
-            #[cfg(target_arch = "x86_64")]
             Self::Vaes512(kernels) => kernels.zeroize(),
         }
     }

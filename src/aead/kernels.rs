@@ -118,12 +118,21 @@ impl<'a> Job for CookieOpen<'a> {
 
     fn run<V: Lanes, const N: usize>(token: V::Token, _: &mut Scratch<V>, group: &mut [&mut Self]) {
         let mut tags = Tags::default();
+        let master = siv(group[0].key);
+        let plain_bytes = group[0].plain.len();
+        let mut nonces = Sources::new(group[0].nonce);
+        nonces.extend(group[1..].iter().map(|job| job.nonce));
+        let mut sealed = Sources::new(group[0].sealed);
+        sealed.extend(group[1..].iter().map(|job| job.sealed));
+        let (first, rest) = group.split_first_mut().expect("a lane");
+        let mut plain = Sinks::new(first.plain);
+        plain.extend(rest.iter_mut().map(|job| &mut *job.plain));
         let task = Open::<N> {
-            master: siv(group[0].key),
-            plain_bytes: group[0].plain.len(),
-            nonces: Sources::new(group.iter().map(|job| job.nonce)),
-            sealed: Sources::new(group.iter().map(|job| job.sealed)),
-            plain: Sinks::new(group.iter_mut().map(|job| &mut *job.plain)),
+            master,
+            plain_bytes,
+            nonces: &nonces,
+            sealed: &sealed,
+            plain: &mut plain,
             tags: &mut tags,
         };
         V::enter(token, task);
@@ -159,12 +168,19 @@ impl<'a> Job for RequestVerify<'a> {
         group: &mut [&mut Self],
     ) {
         let mut tags = Tags::default();
+        let associated_bytes = group[0].associated_data.len();
+        let mut keys = Sources::new(group[0].key);
+        keys.extend(group[1..].iter().map(|job| job.key));
+        let mut nonces = Sources::new(group[0].nonce);
+        nonces.extend(group[1..].iter().map(|job| job.nonce));
+        let mut associated = Sources::new(group[0].associated_data);
+        associated.extend(group[1..].iter().map(|job| job.associated_data));
         let task = Verify::<V, N> {
             scratch,
-            keys: Sources::new(group.iter().map(|job| job.key)),
-            nonces: Sources::new(group.iter().map(|job| job.nonce)),
-            associated: Sources::new(group.iter().map(|job| job.associated_data)),
-            associated_bytes: group[0].associated_data.len(),
+            keys: &keys,
+            nonces: &nonces,
+            associated: &associated,
+            associated_bytes,
             tags: &mut tags,
         };
         V::enter(token, task);
@@ -191,13 +207,17 @@ impl<'a> Job for CookieMake<'a> {
     }
 
     fn run<V: Lanes, const N: usize>(token: V::Token, _: &mut Scratch<V>, group: &mut [&mut Self]) {
-        let task = Make::<N> {
-            master: siv(group[0].key),
-            nonces: Sources::new(group.iter().map(|job| job.nonce)),
-            plain: Sources::new(group.iter().map(|job| job.plain)),
-            plain_bytes: group[0].plain.len(),
-            sealed: Sinks::new(group.iter_mut().map(|job| &mut *job.sealed)),
-        };
+        let master = siv(group[0].key);
+        let plain_bytes = group[0].plain.len();
+        let mut nonces = Sources::new(group[0].nonce);
+        nonces.extend(group[1..].iter().map(|job| job.nonce));
+        let mut plain = Sources::new(group[0].plain);
+        plain.extend(group[1..].iter().map(|job| job.plain));
+        let (first, rest) = group.split_first_mut().expect("a lane");
+        let mut sealed = Sinks::new(first.sealed);
+        sealed.extend(rest.iter_mut().map(|job| &mut *job.sealed));
+        let task =
+            Make::<N> { master, nonces: &nonces, plain: &plain, plain_bytes, sealed: &mut sealed };
         V::enter(token, task);
     }
 }
@@ -224,14 +244,25 @@ impl<'a> Job for ReplySeal<'a> {
         scratch: &mut Scratch<V>,
         group: &mut [&mut Self],
     ) {
+        let associated_bytes = group[0].associated_data.len();
+        let plain_bytes = group[0].text.len() - TAG_BYTES;
+        let mut keys = Sources::new(group[0].key);
+        keys.extend(group[1..].iter().map(|job| job.key));
+        let mut nonces = Sources::new(group[0].nonce);
+        nonces.extend(group[1..].iter().map(|job| job.nonce));
+        let mut associated = Sources::new(group[0].associated_data);
+        associated.extend(group[1..].iter().map(|job| job.associated_data));
+        let (first, rest) = group.split_first_mut().expect("a lane");
+        let mut text = Sinks::new(first.text);
+        text.extend(rest.iter_mut().map(|job| &mut *job.text));
         let task = Seal::<V, N> {
             scratch,
-            keys: Sources::new(group.iter().map(|job| job.key)),
-            nonces: Sources::new(group.iter().map(|job| job.nonce)),
-            associated: Sources::new(group.iter().map(|job| job.associated_data)),
-            associated_bytes: group[0].associated_data.len(),
-            plain_bytes: group[0].text.len() - TAG_BYTES,
-            text: Sinks::new(group.iter_mut().map(|job| &mut *job.text)),
+            keys: &keys,
+            nonces: &nonces,
+            associated: &associated,
+            associated_bytes,
+            plain_bytes,
+            text: &mut text,
         };
         V::enter(token, task);
     }

@@ -40,6 +40,8 @@
 
 #![allow(clippy::needless_range_loop, reason = "closures do not inherit the instruction set")]
 
+use std::hint::black_box;
+
 use zeroize::Zeroize;
 
 use super::arch::{BLOCK_BYTES, LANES_MAX, Lanes, Read, Sinks, Sources, Task};
@@ -78,26 +80,26 @@ impl<V: Zeroize> Zeroize for Scratch<V> {
 /// Opens cookies: decrypts `sealed` into `plain`; `tags` take what the tags should have been.
 pub(super) struct Open<'a, const N: usize> {
     pub(super) master: &'a SivConstants,
-    pub(super) nonces: Sources<'a>,
-    pub(super) sealed: Sources<'a>,
-    pub(super) plain: Sinks<'a>,
+    pub(super) nonces: &'a Sources<'a>,
+    pub(super) sealed: &'a Sources<'a>,
+    pub(super) plain: &'a mut Sinks<'a>,
     pub(super) plain_bytes: usize,
     pub(super) tags: &'a mut Tags,
 }
 
 impl<V: Lanes, const N: usize> Task<V> for Open<'_, N> {
     #[inline(always)]
-    fn run(mut self, token: V::Token) {
+    fn run(self, token: V::Token) {
         let constants = Constants::new(token);
         let ctr = SharedKeys::new(token, &self.master.ctr_round_keys);
         for vector in 0..N {
             let tag = self.sealed.block(token, vector, 0);
             let crypt = Crypt { vector, bytes: self.plain_bytes, offset: 0 };
-            let source = Some((&self.sealed, BLOCK_BYTES));
-            crypt.run(token, &constants, &ctr, tag, source, &mut self.plain);
+            let source = Some((self.sealed, BLOCK_BYTES));
+            crypt.run(token, &constants, &ctr, tag, source, self.plain);
         }
-        let mac = Master::<V, N>::new(token, &constants, self.master, &self.nonces);
-        let tags = mac.tags(token, &constants, &self.plain, self.plain_bytes);
+        let mac = Master::<V, N>::new(token, &constants, self.master, self.nonces);
+        let tags = mac.tags(token, &constants, self.plain, self.plain_bytes);
         store_tags(self.tags, tags);
     }
 }
@@ -105,24 +107,24 @@ impl<V: Lanes, const N: usize> Task<V> for Open<'_, N> {
 /// Makes cookies: encrypts `plain` into `sealed`.
 pub(super) struct Make<'a, const N: usize> {
     pub(super) master: &'a SivConstants,
-    pub(super) nonces: Sources<'a>,
-    pub(super) plain: Sources<'a>,
+    pub(super) nonces: &'a Sources<'a>,
+    pub(super) plain: &'a Sources<'a>,
     pub(super) plain_bytes: usize,
-    pub(super) sealed: Sinks<'a>,
+    pub(super) sealed: &'a mut Sinks<'a>,
 }
 
 impl<V: Lanes, const N: usize> Task<V> for Make<'_, N> {
     #[inline(always)]
-    fn run(mut self, token: V::Token) {
+    fn run(self, token: V::Token) {
         let constants = Constants::new(token);
-        let mac = Master::<V, N>::new(token, &constants, self.master, &self.nonces);
-        let tags = mac.tags(token, &constants, &self.plain, self.plain_bytes);
+        let mac = Master::<V, N>::new(token, &constants, self.master, self.nonces);
+        let tags = mac.tags(token, &constants, self.plain, self.plain_bytes);
         let ctr = SharedKeys::new(token, &self.master.ctr_round_keys);
         for vector in 0..N {
             self.sealed.store(vector, 0, tags[vector]);
             let crypt = Crypt { vector, bytes: self.plain_bytes, offset: BLOCK_BYTES };
-            let source = Some((&self.plain, 0));
-            crypt.run(token, &constants, &ctr, tags[vector], source, &mut self.sealed);
+            let source = Some((self.plain, 0));
+            crypt.run(token, &constants, &ctr, tags[vector], source, self.sealed);
         }
     }
 }
@@ -130,9 +132,9 @@ impl<V: Lanes, const N: usize> Task<V> for Make<'_, N> {
 /// Verifies requests with empty plaintext: `tags` take what their tags should have been.
 pub(super) struct Verify<'a, V, const N: usize> {
     pub(super) scratch: &'a mut Scratch<V>,
-    pub(super) keys: Sources<'a>,
-    pub(super) nonces: Sources<'a>,
-    pub(super) associated: Sources<'a>,
+    pub(super) keys: &'a Sources<'a>,
+    pub(super) nonces: &'a Sources<'a>,
+    pub(super) associated: &'a Sources<'a>,
     pub(super) associated_bytes: usize,
     pub(super) tags: &'a mut Tags,
 }
@@ -141,17 +143,17 @@ impl<V: Lanes, const N: usize> Task<V> for Verify<'_, V, N> {
     #[inline(always)]
     fn run(self, token: V::Token) {
         let constants = Constants::new(token);
-        expand::<V, N>(token, &self.keys, 0, &mut self.scratch.mac);
+        expand::<V, N>(token, self.keys, 0, &mut self.scratch.mac);
         let keys = LaneKeys::<V, N>(&self.scratch.mac);
-        let start = Start::<V, N>::new(token, &constants, &keys, &self.associated, &self.nonces);
+        let start = Start::<V, N>::new(token, &constants, &keys, self.associated, self.nonces);
         let (mut front, last) = split_blocks(self.associated_bytes);
         front -= SIDE_BLOCKS;
         let mut state = start.associated;
         for index in 0..front {
             let offset = (SIDE_BLOCKS + index) * BLOCK_BYTES;
-            state = absorb(token, &keys, state, &self.associated, offset);
+            state = absorb(token, &keys, state, self.associated, offset);
         }
-        let delta = start.finish(token, &constants, &keys, state, &self.associated, last);
+        let delta = start.finish(token, &constants, &keys, state, self.associated, last);
         let pad = V::splat(token, pad_of(0));
         let mut text = [pad; N];
         for vector in 0..N {
@@ -165,27 +167,27 @@ impl<V: Lanes, const N: usize> Task<V> for Verify<'_, V, N> {
 /// Seals replies in place: tag first, then the text of `plain_bytes`.
 pub(super) struct Seal<'a, V, const N: usize> {
     pub(super) scratch: &'a mut Scratch<V>,
-    pub(super) keys: Sources<'a>,
-    pub(super) nonces: Sources<'a>,
-    pub(super) associated: Sources<'a>,
+    pub(super) keys: &'a Sources<'a>,
+    pub(super) nonces: &'a Sources<'a>,
+    pub(super) associated: &'a Sources<'a>,
     pub(super) associated_bytes: usize,
-    pub(super) text: Sinks<'a>,
+    pub(super) text: &'a mut Sinks<'a>,
     pub(super) plain_bytes: usize,
 }
 
 impl<V: Lanes, const N: usize> Task<V> for Seal<'_, V, N> {
     #[inline(always)]
-    fn run(mut self, token: V::Token) {
+    fn run(self, token: V::Token) {
         let constants = Constants::new(token);
-        expand::<V, N>(token, &self.keys, 0, &mut self.scratch.mac);
-        expand::<V, N>(token, &self.keys, BLOCK_BYTES, &mut self.scratch.ctr);
+        expand::<V, N>(token, self.keys, 0, &mut self.scratch.mac);
+        expand::<V, N>(token, self.keys, BLOCK_BYTES, &mut self.scratch.ctr);
         let keys = LaneKeys::<V, N>(&self.scratch.mac);
         let tags = self.tags(token, &constants, &keys);
         for vector in 0..N {
             self.text.store(vector, 0, tags[vector]);
             let keys = OneVector { keys: &LaneKeys::<V, N>(&self.scratch.ctr), vector };
             let crypt = Crypt { vector, bytes: self.plain_bytes, offset: BLOCK_BYTES };
-            crypt.run(token, &constants, &keys, tags[vector], None, &mut self.text);
+            crypt.run(token, &constants, &keys, tags[vector], None, self.text);
         }
     }
 }
@@ -193,7 +195,7 @@ impl<V: Lanes, const N: usize> Task<V> for Seal<'_, V, N> {
 impl<V: Lanes, const N: usize> Seal<'_, V, N> {
     #[inline(always)]
     fn tags<K: RoundKeys<V>>(&self, token: V::Token, constants: &Constants<V>, keys: &K) -> [V; N] {
-        let start = Start::<V, N>::new(token, constants, keys, &self.associated, &self.nonces);
+        let start = Start::<V, N>::new(token, constants, keys, self.associated, self.nonces);
         let (associated_front, last) = split_blocks(self.associated_bytes);
         let (plain_front, _) = split_blocks(self.plain_bytes);
         let mut plain = [V::splat(token, &[0; BLOCK_BYTES]); N];
@@ -201,19 +203,19 @@ impl<V: Lanes, const N: usize> Seal<'_, V, N> {
         let mut done = SIDE_BLOCKS;
         let mut plain_done = 0;
         while done < associated_front && plain_done + 1 < plain_front {
-            let blocks = load(token, &self.associated, done * BLOCK_BYTES);
-            let more = load(token, &self.text, (1 + plain_done) * BLOCK_BYTES);
+            let blocks = load(token, self.associated, done * BLOCK_BYTES);
+            let more = load(token, self.text, (1 + plain_done) * BLOCK_BYTES);
             (associated, plain) = encrypt_pair(keys, xor(associated, blocks), xor(plain, more));
             done += 1;
             plain_done += 1;
         }
         while done < associated_front {
-            associated = absorb(token, keys, associated, &self.associated, done * BLOCK_BYTES);
+            associated = absorb(token, keys, associated, self.associated, done * BLOCK_BYTES);
             done += 1;
         }
-        let delta = start.finish(token, constants, keys, associated, &self.associated, last);
+        let delta = start.finish(token, constants, keys, associated, self.associated, last);
         let text = Text { bytes: self.plain_bytes, offset: BLOCK_BYTES, done: plain_done };
-        text.tags(token, constants, keys, &self.text, plain, delta, start.subkey_full)
+        text.tags(token, constants, keys, self.text, plain, delta, start.subkey_full)
     }
 }
 
@@ -501,6 +503,7 @@ fn absorb<V: Lanes, K: RoundKeys<V>, R: Read, const N: usize>(
 /// AES-128 of one block of each lane (FIPS 197 section 5.1).
 #[inline(always)]
 fn encrypt<V: Lanes, K: RoundKeys<V>, const N: usize>(keys: &K, mut state: [V; N]) -> [V; N] {
+    let keys = keys.fresh();
     for vector in 0..N {
         state[vector] = state[vector].xor(keys.get(0, vector));
     }
@@ -525,6 +528,7 @@ fn encrypt_pair<V: Lanes, K: RoundKeys<V>, const N: usize>(
     if 2 * N > V::STATES {
         return (encrypt(keys, one), encrypt(keys, two));
     }
+    let keys = keys.fresh();
     for vector in 0..N {
         one[vector] = one[vector].xor(keys.get(0, vector));
         two[vector] = two[vector].xor(keys.get(0, vector));
@@ -592,7 +596,9 @@ fn xor<V: Lanes, const N: usize>(mut one: [V; N], two: [V; N]) -> [V; N] {
 
 #[inline(always)]
 fn store_tags<V: Lanes, const N: usize>(tags: &mut Tags, values: [V; N]) {
-    let mut sinks = Sinks::new(tags.iter_mut().map(|tag| tag.as_mut_slice()));
+    let [first, rest @ ..] = tags;
+    let mut sinks = Sinks::new(first);
+    sinks.extend(rest.iter_mut().map(|tag| tag.as_mut_slice()));
     for vector in 0..N {
         sinks.store(vector, 0, values[vector]);
     }
@@ -600,6 +606,9 @@ fn store_tags<V: Lanes, const N: usize>(tags: &mut Tags, values: [V; N]) {
 
 /// Where the round keys of a register come from.
 trait RoundKeys<V> {
+    /// The same keys, of which the compiler knows nothing from before.
+    fn fresh(&self) -> Self;
+
     fn get(&self, round: usize, vector: usize) -> V;
 }
 
@@ -607,6 +616,14 @@ trait RoundKeys<V> {
 struct LaneKeys<'a, V, const N: usize>(&'a [V; ROUND_KEYS * VECTORS_MAX]);
 
 impl<V: Lanes, const N: usize> RoundKeys<V> for LaneKeys<'_, V, N> {
+    /// Four registers of lanes have 44 round keys. LLVM would load them once in front of a loop,
+    /// find that 32 registers cannot hold them and spill them to a stack that is not aligned to
+    /// cache lines, whereas in the scratch each is an aligned operand of its `aesenc`.
+    #[inline(always)]
+    fn fresh(&self) -> Self {
+        Self(black_box(self.0))
+    }
+
     #[inline(always)]
     fn get(&self, round: usize, vector: usize) -> V {
         self.0[round * N + vector]
@@ -620,6 +637,11 @@ struct OneVector<'a, K> {
 }
 
 impl<V: Lanes, K: RoundKeys<V>> RoundKeys<V> for OneVector<'_, K> {
+    #[inline(always)]
+    fn fresh(&self) -> Self {
+        Self { keys: self.keys, vector: self.vector }
+    }
+
     #[inline(always)]
     fn get(&self, round: usize, _: usize) -> V {
         self.keys.get(round, self.vector)
@@ -641,6 +663,11 @@ impl<V: Lanes> SharedKeys<V> {
 }
 
 impl<V: Lanes> RoundKeys<V> for SharedKeys<V> {
+    #[inline(always)]
+    fn fresh(&self) -> Self {
+        Self(self.0)
+    }
+
     #[inline(always)]
     fn get(&self, round: usize, _: usize) -> V {
         self.0[round]

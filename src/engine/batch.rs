@@ -59,8 +59,30 @@ pub(super) trait InBatch {
     fn place(&self) -> usize;
 }
 
-/// The requests of one stage, in the order of the batch.
+/// The requests of one stage, in the order of the batch. They live in the engine and are refilled:
+/// moving one would copy its whole capacity.
 pub(super) type Lanes<T> = ArrayVec<T, BATCH_DATAGRAMS>;
+
+/// A set of places in the batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Places(u32);
+
+const _: () = assert!(BATCH_DATAGRAMS <= 32, "a place is a bit");
+
+impl Places {
+    /// Adds `place` if `condition` holds.
+    pub(super) fn insert_if(&mut self, condition: bool, place: usize) {
+        self.0 |= u32::from(condition) << place;
+    }
+
+    pub(super) fn contains(self, place: usize) -> bool {
+        self.0 >> place & 1 != 0
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
 
 /// Each request of `lanes` with its datagram. The lanes are in the order of the batch, so the
 /// datagrams can all be lent out at once.

@@ -31,24 +31,46 @@ use crate::clock::Clock;
 use crate::cookie::format::ClientKeys;
 use crate::cookie::ring::KeyRing;
 use crate::limits::BATCH_DATAGRAMS;
-use batch::{Datagram, Verdict, Verdicts};
+use batch::{Datagram, Lanes, Verdict, Verdicts};
 use counters::Counters;
+use parse::Parsed;
+use renew::Renewed;
+use unlock::Unlocked;
+use verify::Verified;
 
 /// Answers batches. Owns the scratch space of the stages and the counters; allocates nothing
 /// after [`Engine::new`].
 pub struct Engine {
+    crypto: Crypto,
+    stages: Box<Stages>,
+    counters: Counters,
+}
+
+/// What the stages encrypt and decrypt with.
+struct Crypto {
     aead: Aead,
     /// Keys of the client in each place of the batch, from its cookie.
     client_keys: Box<[ClientKeys; BATCH_DATAGRAMS]>,
-    counters: Counters,
+}
+
+/// The requests that are still in the race after each stage.
+#[derive(Default)]
+struct Stages {
+    parsed: Lanes<Parsed>,
+    unlocked: Lanes<Unlocked>,
+    verified: Lanes<Verified>,
+    renewed: Lanes<Renewed>,
 }
 
 impl Engine {
     /// An engine that uses `aead` for all its cryptography.
     pub fn new(aead: Aead) -> Self {
         Self {
-            aead,
-            client_keys: Box::new([const { ClientKeys::empty() }; BATCH_DATAGRAMS]),
+            crypto: Crypto {
+                aead,
+                client_keys: Box::new([const { ClientKeys::empty() }; BATCH_DATAGRAMS]),
+            },
+            stages: Box::default(),
             counters: Counters::default(),
         }
     }
@@ -76,22 +98,23 @@ impl Engine {
     ) -> Verdicts {
         let (batch, _) = batch.split_at_mut(batch.len().min(BATCH_DATAGRAMS));
         let mut verdicts: Verdicts = batch.iter().map(|_| Verdict::default()).collect();
-        let (aead, client_keys) = (&mut self.aead, &mut *self.client_keys);
+        let Self { crypto, stages, counters } = self;
+        let Stages { parsed, unlocked, verified, renewed } = &mut **stages;
 
-        let parsed = parse::parse(batch, &mut verdicts);
+        parse::parse(batch, &mut verdicts, parsed);
         observer.done(Stage::Parse);
-        let unlocked = unlock::unlock(parsed, batch, keys, aead, client_keys, &mut verdicts);
+        unlock::unlock(parsed, batch, keys, crypto, &mut verdicts, unlocked);
         observer.done(Stage::Unlock);
-        let verified = verify::verify(unlocked, batch, aead, client_keys, &mut verdicts);
+        verify::verify(parsed, unlocked, batch, crypto, &mut verdicts, verified);
         observer.done(Stage::Verify);
-        let renewed = renew::renew(verified, batch, keys, nonces, aead, client_keys, &mut verdicts);
+        renew::renew(verified, batch, keys, nonces, crypto, &mut verdicts, renewed);
         observer.done(Stage::Renew);
         stamp::stamp(batch, clock, &verdicts);
         observer.done(Stage::Stamp);
-        seal::seal(&renewed, batch, aead, client_keys);
+        seal::seal(renewed, batch, crypto);
         observer.done(Stage::Seal);
 
-        self.counters.count(&verdicts, &renewed);
+        counters.count(&verdicts, renewed);
         verdicts
     }
 
@@ -102,8 +125,8 @@ impl Engine {
 
     /// Overwrites the client keys and intermediate values of past batches: for an idle worker.
     pub fn wipe(&mut self) {
-        self.aead.wipe();
-        for keys in self.client_keys.iter_mut() {
+        self.crypto.aead.wipe();
+        for keys in self.crypto.client_keys.iter_mut() {
             keys.zeroize();
         }
     }

@@ -27,9 +27,13 @@ impl InBatch for Parsed {
     }
 }
 
-/// Decides every datagram that is no NTS request, and returns those that are.
-pub(super) fn parse(batch: &mut [Datagram<'_>], verdicts: &mut Verdicts) -> Lanes<Parsed> {
-    let mut parsed = Lanes::new();
+/// Decides every datagram that is no NTS request, and finds those that are.
+pub(super) fn parse(
+    batch: &mut [Datagram<'_>],
+    verdicts: &mut Verdicts,
+    parsed: &mut Lanes<Parsed>,
+) {
+    parsed.clear();
     for (place, (datagram, verdict)) in batch.iter_mut().zip(verdicts).enumerate() {
         match classify(datagram) {
             Class::Decided(decision) => *verdict = decision,
@@ -40,7 +44,6 @@ pub(super) fn parse(batch: &mut [Datagram<'_>], verdicts: &mut Verdicts) -> Lane
             Class::Nts(fields) => parsed.push(Parsed { place: place as u8, fields }),
         }
     }
-    parsed
 }
 
 /// What a datagram is.

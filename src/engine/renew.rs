@@ -2,11 +2,12 @@
 
 use arrayvec::ArrayVec;
 
+use super::Crypto;
 use super::batch::{Datagram, InBatch, Lanes, Verdict, Verdicts, with_datagrams};
 use super::outcome::Outcome;
 use super::parse::move_identifier;
 use super::verify::Verified;
-use crate::aead::{Aead, Algorithm, CookieMake, MasterKey, NonceGenerator, TAG_BYTES};
+use crate::aead::{Algorithm, CookieMake, MasterKey, NonceGenerator, TAG_BYTES};
 use crate::cookie::format::{self, ClientKeys, cookie_bytes};
 use crate::cookie::ring::KeyRing;
 use crate::limits::{BATCH_DATAGRAMS, COOKIES_PER_REPLY, NONCE_BYTES_MAX};
@@ -49,19 +50,19 @@ impl InBatch for Renewed {
 
 /// Turns every verified request into a reply that is as long as the request.
 pub(super) fn renew(
-    verified: Lanes<Verified>,
+    verified: &Lanes<Verified>,
     batch: &mut [Datagram<'_>],
     keys: &KeyRing,
     nonces: &mut NonceGenerator,
-    aead: &mut Aead,
-    client_keys: &[ClientKeys; BATCH_DATAGRAMS],
+    crypto: &mut Crypto,
     verdicts: &mut Verdicts,
-) -> Lanes<Renewed> {
+    renewed: &mut Lanes<Renewed>,
+) {
     let master = keys.current();
-    let mut renewed = Lanes::new();
+    renewed.clear();
     let mut jobs: ArrayVec<CookieMake<'_>, { BATCH_DATAGRAMS * COOKIES_PER_REPLY }> =
         ArrayVec::new();
-    for (request, datagram) in with_datagrams(batch, &verified) {
+    for (request, datagram) in with_datagrams(batch, verified) {
         let place = request.place();
         let bytes = &mut *datagram.bytes;
         let reply = plan(request, bytes.len(), master.algorithm());
@@ -70,11 +71,17 @@ pub(super) fn renew(
         reply.authenticator.put_frame(bytes);
         nonces.fill(&mut bytes[reply.authenticator.nonce.range()]);
         let fields = cookie_fields(&reply, bytes);
-        push_cookies(fields, reply.cookies(), master, &client_keys[place], nonces, &mut jobs);
+        push_cookies(
+            fields,
+            reply.cookies(),
+            master,
+            &crypto.client_keys[place],
+            nonces,
+            &mut jobs,
+        );
         renewed.push(reply);
     }
-    aead.make_cookies(&mut jobs);
-    renewed
+    crypto.aead.make_cookies(&mut jobs);
 }
 
 /// The reply: header, identifier, authenticator with as many of the wanted cookies as fit. It is

@@ -2,11 +2,12 @@
 
 use arrayvec::ArrayVec;
 
-use super::batch::{Datagram, InBatch, Lanes, Verdict, Verdicts};
+use super::Crypto;
+use super::batch::{Datagram, InBatch, Lanes, Places, Verdict, Verdicts};
 use super::outcome::Outcome;
 use super::parse::{Parsed, move_identifier};
-use crate::aead::{Aead, Algorithm, CookieOpen};
-use crate::cookie::format::{self, ClientKeys};
+use crate::aead::{Algorithm, CookieOpen};
+use crate::cookie::format;
 use crate::cookie::ring::KeyRing;
 use crate::limits::BATCH_DATAGRAMS;
 use crate::wire::ntp::HEADER_BYTES;
@@ -21,10 +22,6 @@ pub(super) struct Unlocked {
 }
 
 impl Unlocked {
-    pub(super) fn request(&self) -> &Parsed {
-        &self.request
-    }
-
     pub(super) fn fields(&self) -> &NtsFields {
         self.request.fields()
     }
@@ -41,28 +38,32 @@ impl InBatch for Unlocked {
     }
 }
 
-/// Opens the cookies into `client_keys`, each in its request's place. A request whose cookie does
+/// Opens the cookies into the client keys, each in its request's place. A request whose cookie does
 /// not open gets an NTS NAK.
 pub(super) fn unlock(
-    parsed: Lanes<Parsed>,
+    parsed: &Lanes<Parsed>,
     batch: &mut [Datagram<'_>],
     keys: &KeyRing,
-    aead: &mut Aead,
-    client_keys: &mut [ClientKeys; BATCH_DATAGRAMS],
+    crypto: &mut Crypto,
     verdicts: &mut Verdicts,
-) -> Lanes<Unlocked> {
-    let mut candidates: Lanes<Unlocked> = Lanes::new();
+    unlocked: &mut Lanes<Unlocked>,
+) {
+    unlocked.clear();
+    let mut refused = Places::default();
     let mut jobs: ArrayVec<CookieOpen<'_>, BATCH_DATAGRAMS> = ArrayVec::new();
-    let mut places = client_keys.iter_mut().enumerate();
-    for request in &parsed {
+    let mut clients = crypto.client_keys.iter_mut().enumerate();
+    for request in parsed {
         let cookie = &batch[request.place()].bytes[request.fields().cookie.range()];
         let master = format::key_id(cookie).and_then(|id| keys.find(id));
         let sealed = master.and_then(|key| Some((key, format::split(cookie, key.algorithm())?)));
-        let Some((key, sealed)) = sealed else { continue };
-        let (_, client) = places
+        let Some((key, sealed)) = sealed else {
+            refused.insert_if(true, request.place());
+            continue;
+        };
+        let (_, client) = clients
             .find(|(place, _)| *place == request.place())
             .expect("lanes are in the order of the batch");
-        candidates.push(Unlocked { request: *request, algorithm: sealed.client });
+        unlocked.push(Unlocked { request: *request, algorithm: sealed.client });
         jobs.push(CookieOpen {
             key,
             nonce: sealed.nonce,
@@ -71,39 +72,29 @@ pub(super) fn unlock(
             passed: false,
         });
     }
-    aead.open_cookies(&mut jobs);
-
-    let passed: ArrayVec<bool, BATCH_DATAGRAMS> = jobs.iter().map(|job| job.passed).collect();
+    crypto.aead.open_cookies(&mut jobs);
+    for (lane, job) in unlocked.iter().zip(&jobs) {
+        refused.insert_if(!job.passed, lane.place());
+    }
     drop(jobs);
-    let opened: Lanes<Unlocked> = candidates
-        .iter()
-        .zip(passed)
-        .filter(|(_, passed)| *passed)
-        .map(|(lane, _)| *lane)
-        .collect();
-    refuse_the_rest(&parsed, &opened, batch, verdicts);
-    opened
-}
-
-/// NAKs every request of `before` that is not among `after`. Both are in the order of the batch.
-pub(super) fn refuse_the_rest<A: InBatch>(
-    before: &[Parsed],
-    after: &[A],
-    batch: &mut [Datagram<'_>],
-    verdicts: &mut Verdicts,
-) {
-    let mut after = after.iter().map(InBatch::place).peekable();
-    for request in before {
-        if after.next_if_eq(&request.place()).is_none() {
-            verdicts[request.place()] = nak(request, batch);
-        }
+    if !refused.is_empty() {
+        unlocked.retain(|lane| !refused.contains(lane.place()));
+        nak(parsed, refused, batch, verdicts);
     }
 }
 
 /// RFC 8915 section 5.7: a request that fails authentication is told so by an NTS NAK, which
 /// carries the unique identifier, no cookie and no authenticator.
-fn nak(request: &Parsed, batch: &mut [Datagram<'_>]) -> Verdict {
-    let identifier = request.fields().unique_identifier;
-    move_identifier(batch[request.place()].bytes, identifier);
-    Verdict::reply(Outcome::NtsNak, HEADER_BYTES + identifier.len())
+pub(super) fn nak(
+    parsed: &Lanes<Parsed>,
+    refused: Places,
+    batch: &mut [Datagram<'_>],
+    verdicts: &mut Verdicts,
+) {
+    for request in parsed.iter().filter(|request| refused.contains(request.place())) {
+        let identifier = request.fields().unique_identifier;
+        move_identifier(batch[request.place()].bytes, identifier);
+        verdicts[request.place()] =
+            Verdict::reply(Outcome::NtsNak, HEADER_BYTES + identifier.len());
+    }
 }

@@ -37,6 +37,7 @@ impl Lanes for Blocks128 {
 
     #[inline(always)]
     fn enter<T: Task<Self>>(token: AesNi, task: T) {
+        #[inline(never)]
         #[target_feature(enable = "aes,avx")]
         fn inside<T: Task<Blocks128>>(token: AesNi, task: T) {
             task.run(token);

@@ -17,6 +17,10 @@ pub(in super::super) trait Read {
 }
 
 /// Messages to read: one slice a lane, all of the same length.
+///
+/// Filled where it stays (`extend`) and passed by reference: the pointers are written one by one,
+/// and a copy would load them in wide pieces, which stalls until those stores have reached the
+/// cache.
 pub(in super::super) struct Sources<'a> {
     /// Never written through: the slices are shared.
     pointers: [*mut u8; LANES_MAX],
@@ -25,16 +29,23 @@ pub(in super::super) struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
-    /// The messages of a group: at least one, at most [`LANES_MAX`], all of the same length.
+    /// A group of one lane.
     #[inline(always)]
-    pub(in super::super) fn new(mut slices: impl Iterator<Item = &'a [u8]>) -> Self {
-        let first = slices.next().expect("a group has a lane");
-        let mut pointers = [first.as_ptr().cast_mut(); LANES_MAX];
-        for (pointer, slice) in pointers[1..].iter_mut().zip(slices) {
-            assert_eq!(slice.len(), first.len(), "a group has one shape");
+    pub(in super::super) fn new(first: &'a [u8]) -> Self {
+        Self {
+            pointers: [first.as_ptr().cast_mut(); LANES_MAX],
+            bytes: first.len(),
+            borrowed: PhantomData,
+        }
+    }
+
+    /// The messages of lanes 1 and up, at most [`LANES_MAX`] - 1, all as long as the first.
+    #[inline(always)]
+    pub(in super::super) fn extend(&mut self, slices: impl Iterator<Item = &'a [u8]>) {
+        for (pointer, slice) in self.pointers[1..].iter_mut().zip(slices) {
+            assert_eq!(slice.len(), self.bytes, "a group has one shape");
             *pointer = slice.as_ptr().cast_mut();
         }
-        Self { pointers, bytes: first.len(), borrowed: PhantomData }
     }
 }
 
@@ -58,22 +69,25 @@ pub(in super::super) struct Sinks<'a> {
 }
 
 impl<'a> Sinks<'a> {
-    /// The messages of a group: at least one, at most [`LANES_MAX`], all of the same length.
+    /// A group of one lane.
     #[inline(always)]
-    pub(in super::super) fn new(mut slices: impl Iterator<Item = &'a mut [u8]>) -> Self {
-        let first = slices.next().expect("a group has a lane");
-        let mut sinks = Self {
+    pub(in super::super) fn new(first: &'a mut [u8]) -> Self {
+        Self {
             pointers: [first.as_mut_ptr(); LANES_MAX],
             lanes: 1,
             bytes: first.len(),
             borrowed: PhantomData,
-        };
-        for slice in slices {
-            assert_eq!(slice.len(), sinks.bytes, "a group has one shape");
-            sinks.pointers[sinks.lanes] = slice.as_mut_ptr();
-            sinks.lanes += 1;
         }
-        sinks
+    }
+
+    /// The messages of lanes 1 and up, at most [`LANES_MAX`] - 1, all as long as the first.
+    #[inline(always)]
+    pub(in super::super) fn extend(&mut self, slices: impl Iterator<Item = &'a mut [u8]>) {
+        for slice in slices {
+            assert_eq!(slice.len(), self.bytes, "a group has one shape");
+            self.pointers[self.lanes] = slice.as_mut_ptr();
+            self.lanes += 1;
+        }
     }
 
     /// Stores a block at `offset` of each lane of register `vector` that has a message.

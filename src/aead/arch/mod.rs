@@ -12,6 +12,11 @@
 //! `#[inline(always)]` and ends up in [`Lanes::enter`], the one function per instruction set that
 //! carries `#[target_feature]`: crossed once per group of lanes.
 //!
+//! Elsewhere than on x86-64 the tokens are types without values (`absent.rs`). `fork_mark.rs` is no
+//! instruction set, but needs the fence as well.
+//!
+//! JUSTIFICATION: @@
+//!
 //! What could go wrong, and what prevents it:
 //!
 //! - An instruction that the CPU does not have: no token, hence no value, hence no call.
@@ -22,16 +27,31 @@
 
 #![allow(unsafe_code, reason = "instructions and memory beyond the reach of safe code")]
 
+#[cfg(not(target_arch = "x86_64"))]
+mod absent;
+#[cfg(target_arch = "x86_64")]
 mod aesni;
+mod fork_mark;
 mod messages;
+#[cfg(target_arch = "x86_64")]
 mod vaes256;
+#[cfg(target_arch = "x86_64")]
 mod vaes512;
 
 use zeroize::Zeroize;
 
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) use absent::{
+    Absent as AesNi, Absent as Vaes256, Absent as Vaes512, AbsentBlocks as Blocks128,
+    AbsentBlocks as Blocks256, AbsentBlocks as Blocks512,
+};
+#[cfg(target_arch = "x86_64")]
 pub(super) use aesni::{AesNi, Blocks128};
+pub(super) use fork_mark::ForkMark;
 pub(super) use messages::{LANES_MAX, Read, Sinks, Sources};
+#[cfg(target_arch = "x86_64")]
 pub(super) use vaes256::{Blocks256, Vaes256};
+#[cfg(target_arch = "x86_64")]
 pub(super) use vaes512::{Blocks512, Vaes512};
 
 /// Bytes of an AES block.

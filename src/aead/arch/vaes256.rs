@@ -35,6 +35,7 @@ impl Lanes for Blocks256 {
 
     #[inline(always)]
     fn enter<T: Task<Self>>(token: Vaes256, task: T) {
+        #[inline(never)]
         #[target_feature(enable = "aes,avx2,vaes")]
         fn inside<T: Task<Blocks256>>(token: Vaes256, task: T) {
             task.run(token);
