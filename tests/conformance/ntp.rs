@@ -263,13 +263,8 @@ fn c048_reply_verifies_under_s2c(server: &Server) {
         let mut text = changed[authenticator.ciphertext.range()].to_vec();
         let nonce = &changed[authenticator.nonce.range()];
         let data = &changed[..authenticator.start];
-        let opened = timeball::aead::open_one(
-            Algorithm::AesSivCmac256,
-            &client.s2c,
-            nonce,
-            data,
-            &mut text,
-        );
+        let opened =
+            timeball::aead::open_one(Algorithm::AesSivCmac256, &client.s2c, nonce, data, &mut text);
         assert!(opened.is_err(), "byte {byte} is not authenticated");
     }
 }
@@ -617,8 +612,7 @@ fn c081_unsynchronised_is_authenticated(_: &Server) {
 
 /// Requests of all algorithms and damaged ones, all in the socket's queue at once.
 fn c084_algorithms_and_failures_in_one_batch(server: &Server) {
-    let algorithms =
-        [Algorithm::AesSivCmac256, Algorithm::Aes128GcmSiv, Algorithm::AesSivCmac512];
+    let algorithms = [Algorithm::AesSivCmac256, Algorithm::Aes128GcmSiv, Algorithm::AesSivCmac512];
     let mut random = NonceGenerator::new().expect("random numbers");
     let master = &server.master_keys()[2];
     let socket = udp_client(server.ntp());
@@ -656,7 +650,10 @@ fn with_field(length: u16, bytes: usize) -> Vec<u8> {
 
 fn c085_field_lengths(server: &Server) {
     assert_eq!(answer(server, &with_field(28, 28)).len(), 48);
-    assert_eq!(answer(server, &[with_field(16, 16), with_field(28, 28)[48..].to_vec()].concat()).len(), 48);
+    assert_eq!(
+        answer(server, &[with_field(16, 16), with_field(28, 28)[48..].to_vec()].concat()).len(),
+        48
+    );
     for length in [4, 12, 15, 17, 30] {
         assert_silence(server, &with_field(length, 44));
     }
@@ -764,9 +761,8 @@ fn c096_origin_is_bit_exact(server: &Server) {
 }
 
 fn now() -> NtpTimestamp {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970");
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     NtpTimestamp::from_unix(now.as_secs() as i64, now.subsec_nanos())
 }
 
@@ -896,8 +892,7 @@ fn c122_modes_6_and_7(server: &Server) {
 }
 
 fn c123_reference_time_tells_little(server: &Server) {
-    let header =
-        Header::parse(&answer(server, &plain_request(4, Mode::Client))).expect("a header");
+    let header = Header::parse(&answer(server, &plain_request(4, Mode::Client))).expect("a header");
     assert_eq!(header.reference_timestamp.to_bits() as u32, 0, "whole seconds only");
     assert!(header.transmit_timestamp.seconds_since(header.reference_timestamp) > 0);
 }
