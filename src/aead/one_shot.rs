@@ -55,6 +55,26 @@ pub fn open_one(
     opened.inspect_err(|_| text.fill(0))
 }
 
+/// Opens `sealed`, tag and text, into `plain`, which is 16 bytes shorter. On failure `plain` is
+/// zeroed.
+pub(super) fn open_into(
+    algorithm: Algorithm,
+    key: &[u8],
+    nonce: &[u8],
+    sealed: &[u8],
+    plain: &mut [u8],
+) -> Result<(), OneShotError> {
+    if sealed.len() != plain.len() + TAG_BYTES {
+        plain.fill(0);
+        return Err(OneShotError::Length);
+    }
+    let tag = sealed[algorithm.tag_offset(sealed.len())..].first_chunk::<TAG_BYTES>();
+    let tag = Tag::from(*tag.expect("the lengths were compared"));
+    plain.copy_from_slice(&sealed[algorithm.plaintext_offset()..][..plain.len()]);
+    let opened = check(algorithm, key, nonce, &[], plain, &tag);
+    opened.inspect_err(|_| plain.fill(0))
+}
+
 /// The tag and the rest of `text`; `None` if a length cannot be.
 fn split<'a>(
     algorithm: Algorithm,

@@ -1,26 +1,16 @@
 //! The portable back end: the RustCrypto crates, job by job. Also takes the shapes that no kernel
 //! takes.
 
-use zeroize::Zeroizing;
-
+use super::one_shot::open_into;
 use super::{CookieMake, CookieOpen, ReplySeal, RequestVerify, TAG_BYTES, open_one, seal_one};
-use crate::limits::CLIENT_KEYS_BYTES_MAX;
 
 pub(super) fn open_cookie(job: &mut CookieOpen<'_>) {
-    job.passed = false;
-    job.plain.fill(0);
-    if job.sealed.len() != job.plain.len() + TAG_BYTES {
-        return;
+    let (algorithm, key) = (job.key.algorithm(), job.key.expose_bytes());
+    let fits = algorithm.accepts_nonce_bytes(job.nonce.len());
+    job.passed = fits && open_into(algorithm, key, job.nonce, job.sealed, job.plain).is_ok();
+    if !job.passed {
+        job.plain.fill(0);
     }
-    let algorithm = job.key.algorithm();
-    // On the stack: the packet path allocates nothing.
-    let mut buffer = Zeroizing::new([0; CLIENT_KEYS_BYTES_MAX + TAG_BYTES]);
-    let Some(text) = buffer.get_mut(..job.sealed.len()) else { return };
-    text.copy_from_slice(job.sealed);
-    let opened = open_one(algorithm, job.key.expose_bytes(), job.nonce, &[], text);
-    let plain = &text[algorithm.plaintext_offset()..][..job.plain.len()];
-    job.plain.copy_from_slice(plain);
-    job.passed = opened.is_ok();
 }
 
 pub(super) fn verify_request(job: &mut RequestVerify<'_>) {

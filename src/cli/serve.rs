@@ -163,7 +163,7 @@ fn key_establishment(
         key_pem: Zeroizing::new(read("key", &ke.key)?),
         key_file: ke.key.display().to_string(),
         ntp_port: ntp_port(&settings.ntp_listen),
-        ntp_server: ke.ntp_server.clone(),
+        ntp_server: ke.ntp_server.as_ref().map(ToString::to_string),
         timeout_seconds: ke.timeout.as_secs_f64(),
         connections_max: ke.connections_max,
     })

@@ -10,6 +10,7 @@ use toml::Spanned;
 use super::cpus;
 use super::raw::{self, ConfigError, Raw};
 use crate::clock::source::Source;
+use crate::ke::negotiate::NtpServer;
 use crate::limits::{
     KE_CONNECTIONS_DEFAULT, KE_CONNECTIONS_MAX, KE_TIMEOUT_DEFAULT, KE_TIMEOUT_SECONDS,
     KERNEL_STRATUM_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT, NTS_KE_PORT, SOCKETS_PER_WORKER,
@@ -94,7 +95,7 @@ pub struct KeSettings {
     /// Private key, PEM.
     pub key: PathBuf,
     /// Server that clients are sent to (RFC 8915 section 4.1.7).
-    pub ntp_server: Option<String>,
+    pub ntp_server: Option<NtpServer>,
     /// From accept to close.
     pub timeout: Duration,
     /// Connections open at one time.
@@ -197,16 +198,8 @@ fn ke(text: &str, raw: &raw::RawKe) -> Result<Option<KeSettings>, ConfigError> {
     }))
 }
 
-/// Printable ASCII without spaces, as clients take it (RFC 8915 section 4.1.7).
-fn ntp_server(text: &str, name: &Spanned<String>) -> Result<String, ConfigError> {
-    let good = (1..=255).contains(&name.get_ref().len())
-        && name.get_ref().bytes().all(|byte| byte.is_ascii_graphic());
-    if good {
-        Ok(name.get_ref().clone())
-    } else {
-        let what = "ntp_server must be an IP address or a host name in ASCII".to_owned();
-        Err(ConfigError::at(text, name, what))
-    }
+fn ntp_server(text: &str, name: &Spanned<String>) -> Result<NtpServer, ConfigError> {
+    name.get_ref().parse().map_err(|error| ConfigError::at(text, name, format!("{error}")))
 }
 
 fn addresses(
@@ -275,7 +268,7 @@ mod tests {
             .collect();
         let settings = parse(&all).expect("all keys are good");
         let ke = settings.ke.expect("certificate and key are there");
-        assert_eq!(ke.ntp_server.as_deref(), Some("time.example.org"));
+        assert_eq!(ke.ntp_server.map(|name| name.to_string()).as_deref(), Some("time.example.org"));
         assert_eq!(ke.timeout, KE_TIMEOUT_DEFAULT);
         assert_eq!(ke.connections_max, KE_CONNECTIONS_DEFAULT);
     }
@@ -300,6 +293,8 @@ mod tests {
         assert!(message("[ke]\nkey = \"a\"").contains("certificate"));
         assert!(message("[ke]\ncertificate = \"a\"").contains("add key"));
         assert!(message("[ke\n").starts_with("line 1: "));
+        let server = "[ke]\ncertificate = \"a\"\nkey = \"b\"\nntp_server = \"fe80::1%lo\"";
+        assert!(message(server).starts_with("line 4: \"fe80::1%lo\" is neither"));
         let timeout = "[ke]\ncertificate = \"a\"\nkey = \"b\"\ntimeout_seconds = 0.0";
         assert_eq!(message(timeout), "line 4: timeout_seconds must be 0.1 to 60");
     }

@@ -125,8 +125,8 @@ pub const KEYS: &[Key] = &[
         sample: "2048",
         is_default: true,
         help: &[
-            "Connections open at one time, 1 to 65536. Beyond it the oldest, which most likely says",
-            "nothing, makes room for the newest.",
+            "Connections open at one time, 1 to 65536. Beyond it the oldest, which most likely is",
+            "idle, makes room for the newest.",
         ],
     },
 ];

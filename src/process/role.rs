@@ -10,11 +10,19 @@ pub enum Role {
 }
 
 impl Role {
-    /// The name on the command line, in messages and in counters.
-    pub const fn name(self) -> &'static str {
+    /// The name on the command line.
+    pub const fn argument(self) -> &'static str {
         match self {
             Self::Responder => "responder",
             Self::KeyEstablishment => "key-establishment",
+        }
+    }
+
+    /// The name in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Responder => "responder",
+            Self::KeyEstablishment => "key establishment",
         }
     }
 }

@@ -101,7 +101,7 @@ pub fn spawn<T: Serialize>(
     );
     // The program that runs now, not what its path names: it may have been replaced since.
     let mut command = Command::new("/proc/self/exe");
-    command.arg("role").arg(role.name());
+    command.arg("role").arg(role.argument());
     command.fd_mappings(mappings).map_err(io::Error::other)?;
     let child = command.spawn()?;
     Ok((child, File::from(OwnedFd::from(report_reader))))

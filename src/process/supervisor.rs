@@ -59,7 +59,7 @@ pub enum ServeError {
         source: io::Error,
     },
     /// A role could not start.
-    #[error("the {} cannot start: {source}", role.name())]
+    #[error("{} cannot start: {source}", role.name())]
     Role {
         /// Which one.
         role: Role,
@@ -228,7 +228,7 @@ impl Supervised {
             if self.started.elapsed() >= ROLE_STABLE_AFTER {
                 self.delay = ROLE_RESTART_DELAY_FIRST;
             }
-            eprintln!("timeball: the {} ended ({status}) and is started again", self.role.name());
+            eprintln!("timeball: {} ended ({status}) and is started again", self.role.name());
         }
         let due = self.started + self.delay;
         if let Some(wait) = due.checked_duration_since(Instant::now()).filter(|w| !w.is_zero()) {
@@ -238,7 +238,7 @@ impl Supervised {
         match self.start(server) {
             Ok(()) => None,
             Err(error) => {
-                eprintln!("timeball: the {} cannot start: {error}", self.role.name());
+                eprintln!("timeball: {} cannot start: {error}", self.role.name());
                 Some(self.delay)
             }
         }

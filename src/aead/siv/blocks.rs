@@ -1,0 +1,291 @@
+//! The blocks that the modes are made of: AES and its key schedule in lanes, doubling, and the
+//! constants that shift and pad the ends of messages.
+
+use std::hint::black_box;
+
+use super::super::arch::{BLOCK_BYTES, Lanes, Read, Sources};
+
+/// AES-128 of one block of each lane (FIPS 197 section 5.1).
+#[inline(always)]
+pub(super) fn encrypt<V: Lanes, K: RoundKeys<V>, const N: usize>(
+    keys: &K,
+    mut state: [V; N],
+) -> [V; N] {
+    let keys = keys.fresh();
+    for vector in 0..N {
+        state[vector] = state[vector].xor(keys.get(0, vector));
+    }
+    for round in 1..ROUND_KEYS - 1 {
+        for vector in 0..N {
+            state[vector] = state[vector].aes_round(keys.get(round, vector));
+        }
+    }
+    for vector in 0..N {
+        state[vector] = state[vector].aes_last_round(keys.get(ROUND_KEYS - 1, vector));
+    }
+    state
+}
+
+/// Two blocks of each lane under the same keys; side by side if the registers suffice.
+#[inline(always)]
+pub(super) fn encrypt_pair<V: Lanes, K: RoundKeys<V>, const N: usize>(
+    keys: &K,
+    mut one: [V; N],
+    mut two: [V; N],
+) -> ([V; N], [V; N]) {
+    if 2 * N > V::STATES {
+        return (encrypt(keys, one), encrypt(keys, two));
+    }
+    let keys = keys.fresh();
+    for vector in 0..N {
+        one[vector] = one[vector].xor(keys.get(0, vector));
+        two[vector] = two[vector].xor(keys.get(0, vector));
+    }
+    for round in 1..ROUND_KEYS - 1 {
+        for vector in 0..N {
+            one[vector] = one[vector].aes_round(keys.get(round, vector));
+            two[vector] = two[vector].aes_round(keys.get(round, vector));
+        }
+    }
+    for vector in 0..N {
+        one[vector] = one[vector].aes_last_round(keys.get(ROUND_KEYS - 1, vector));
+        two[vector] = two[vector].aes_last_round(keys.get(ROUND_KEYS - 1, vector));
+    }
+    (one, two)
+}
+
+/// Schedules the 16 key bytes at `offset` of each lane (FIPS 197 section 5.2).
+#[inline(always)]
+pub(super) fn expand<V: Lanes, const N: usize>(
+    token: V::Token,
+    keys: &Sources<'_>,
+    offset: usize,
+    schedule: &mut [V; ROUND_KEYS * VECTORS_MAX],
+) {
+    let last_word_rotated = V::splat(token, &ROTATE_LAST_WORD);
+    let mut key: [V; N] = load(token, keys, offset);
+    schedule[..N].copy_from_slice(&key);
+    for round in 1..ROUND_KEYS {
+        let constant = V::splat(token, &ROUND_CONSTANTS[round - 1]);
+        for vector in 0..N {
+            let word = key[vector].shuffle_bytes(last_word_rotated).aes_last_round(constant);
+            let pairs = key[vector].xor(key[vector].shift_bytes::<4>());
+            let running = pairs.xor(pairs.shift_bytes::<8>());
+            key[vector] = running.xor(word);
+            schedule[round * N + vector] = key[vector];
+        }
+    }
+}
+
+/// Doubling in GF(2¹²⁸) with the bytes in network order (RFC 5297 section 2.3).
+#[inline(always)]
+pub(super) fn double<V: Lanes>(constants: &Constants<V>, block: V) -> V {
+    let block = block.shuffle_bytes(constants.reverse);
+    let carries = block.sign_words().shuffle_words::<CARRIES>().and(constants.carries);
+    block.add_words(block).xor(carries).shuffle_bytes(constants.reverse)
+}
+
+#[inline(always)]
+pub(super) fn load<V: Lanes, R: Read, const N: usize>(
+    token: V::Token,
+    messages: &R,
+    offset: usize,
+) -> [V; N] {
+    let mut blocks = [V::splat(token, &[0; BLOCK_BYTES]); N];
+    for vector in 0..N {
+        blocks[vector] = messages.block(token, vector, offset);
+    }
+    blocks
+}
+
+#[inline(always)]
+pub(super) fn xor<V: Lanes, const N: usize>(mut one: [V; N], two: [V; N]) -> [V; N] {
+    for vector in 0..N {
+        one[vector] = one[vector].xor(two[vector]);
+    }
+    one
+}
+
+/// Where the round keys of a register come from.
+pub(super) trait RoundKeys<V> {
+    /// The same keys, of which the compiler knows nothing from before.
+    fn fresh(&self) -> Self;
+
+    fn get(&self, round: usize, vector: usize) -> V;
+}
+
+/// The keys of each lane, in the scratch.
+pub(super) struct LaneKeys<'a, V, const N: usize>(pub(super) &'a [V; ROUND_KEYS * VECTORS_MAX]);
+
+impl<V: Lanes, const N: usize> RoundKeys<V> for LaneKeys<'_, V, N> {
+    /// Four registers of lanes have 44 round keys. LLVM would load them once in front of a loop,
+    /// find that 32 registers cannot hold them and spill them to a stack that is not aligned to
+    /// cache lines, whereas in the scratch each is an aligned operand of its `aesenc`.
+    #[inline(always)]
+    fn fresh(&self) -> Self {
+        Self(black_box(self.0))
+    }
+
+    #[inline(always)]
+    fn get(&self, round: usize, vector: usize) -> V {
+        self.0[round * N + vector]
+    }
+}
+
+/// The keys of one register of lanes.
+pub(super) struct OneVector<'a, K> {
+    pub(super) keys: &'a K,
+    pub(super) vector: usize,
+}
+
+impl<V: Lanes, K: RoundKeys<V>> RoundKeys<V> for OneVector<'_, K> {
+    #[inline(always)]
+    fn fresh(&self) -> Self {
+        Self { keys: self.keys, vector: self.vector }
+    }
+
+    #[inline(always)]
+    fn get(&self, round: usize, _: usize) -> V {
+        self.keys.get(round, self.vector)
+    }
+}
+
+/// The same keys for all lanes.
+pub(super) struct SharedKeys<V>([V; ROUND_KEYS]);
+
+impl<V: Lanes> SharedKeys<V> {
+    #[inline(always)]
+    pub(super) fn new(token: V::Token, round_keys: &[[u8; BLOCK_BYTES]; ROUND_KEYS]) -> Self {
+        let mut keys = [V::splat(token, &round_keys[0]); ROUND_KEYS];
+        for round in 1..ROUND_KEYS {
+            keys[round] = V::splat(token, &round_keys[round]);
+        }
+        Self(keys)
+    }
+}
+
+impl<V: Lanes> RoundKeys<V> for SharedKeys<V> {
+    #[inline(always)]
+    fn fresh(&self) -> Self {
+        Self(self.0)
+    }
+
+    #[inline(always)]
+    fn get(&self, round: usize, _: usize) -> V {
+        self.0[round]
+    }
+}
+
+/// Constants in every lane.
+pub(super) struct Constants<V> {
+    pub(super) reverse: V,
+    pub(super) carries: V,
+    pub(super) counter_mask: V,
+    pub(super) one: V,
+}
+
+impl<V: Lanes> Constants<V> {
+    #[inline(always)]
+    pub(super) fn new(token: V::Token) -> Self {
+        Self {
+            reverse: V::splat(token, &REVERSE),
+            carries: V::splat(token, &CARRY_BITS),
+            counter_mask: V::splat(token, &COUNTER_MASK),
+            one: V::splat(token, &1u128.to_le_bytes()),
+        }
+    }
+}
+
+/// A shuffle that moves bytes up by `places`, 0 to 16.
+#[inline(always)]
+pub(super) fn shift_up(places: usize) -> &'static [u8; BLOCK_BYTES] {
+    window(&SHIFTS, BLOCK_BYTES - places)
+}
+
+/// A shuffle that moves bytes down by `places`, 0 to 16.
+#[inline(always)]
+pub(super) fn shift_down(places: usize) -> &'static [u8; BLOCK_BYTES] {
+    window(&SHIFTS, BLOCK_BYTES + places)
+}
+
+/// The padding behind `bytes`, fewer than 16.
+#[inline(always)]
+pub(super) fn pad_of(bytes: usize) -> &'static [u8; BLOCK_BYTES] {
+    window(&PADS, BLOCK_BYTES - bytes)
+}
+
+/// Ones in the last `bytes`.
+#[inline(always)]
+pub(super) fn top_bytes(bytes: usize) -> &'static [u8; BLOCK_BYTES] {
+    window(&TOPS, bytes)
+}
+
+#[inline(always)]
+pub(super) fn window(table: &'static [u8; 48], start: usize) -> &'static [u8; BLOCK_BYTES] {
+    table[start..start + BLOCK_BYTES].as_array().expect("16 bytes")
+}
+
+/// Round keys of AES-128.
+pub(in crate::aead) const ROUND_KEYS: usize = 11;
+
+/// Registers of the widest group.
+pub(super) const VECTORS_MAX: usize = 8;
+
+/// Network order to little-endian and back.
+const REVERSE: [u8; BLOCK_BYTES] = [15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0];
+
+/// Word 0 takes the sign of word 3 (the reduction), word 2 that of word 1 (the carry).
+const CARRIES: i32 = 0b00_01_00_11;
+
+/// x¹²⁸ = x⁷ + x² + x + 1, and the carry between the halves.
+const CARRY_BITS: [u8; BLOCK_BYTES] = [0x87, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+
+/// Bits 31 and 63 of the counter are cleared (RFC 5297 section 2.5): the lower half cannot carry.
+const COUNTER_MASK: [u8; BLOCK_BYTES] = [
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff,
+];
+
+/// RotWord of the last word, in all four columns.
+const ROTATE_LAST_WORD: [u8; BLOCK_BYTES] =
+    [13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15, 12];
+
+/// Rcon of each round (FIPS 197 section 5.2), in all four columns.
+const ROUND_CONSTANTS: [[u8; BLOCK_BYTES]; ROUND_KEYS - 1] = {
+    let values = [0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80, 0x1b, 0x36];
+    let mut blocks = [[0; BLOCK_BYTES]; ROUND_KEYS - 1];
+    let mut index = 0;
+    while index < 40 {
+        blocks[index / 4][index % 4 * 4] = values[index / 4];
+        index += 1;
+    }
+    blocks
+};
+
+/// Zeros, the identity, zeros, for `shuffle_bytes`.
+const SHIFTS: [u8; 48] = {
+    let mut table = [0x80; 48];
+    let mut index = 0;
+    while index < BLOCK_BYTES {
+        table[BLOCK_BYTES + index] = index as u8;
+        index += 1;
+    }
+    table
+};
+
+/// 10*, with zeros in front.
+const PADS: [u8; 48] = {
+    let mut table = [0; 48];
+    table[BLOCK_BYTES] = 0x80;
+    table
+};
+
+/// Zeros, then ones.
+const TOPS: [u8; 48] = {
+    let mut table = [0xff; 48];
+    let mut index = 0;
+    while index < BLOCK_BYTES {
+        table[index] = 0;
+        index += 1;
+    }
+    table
+};
