@@ -1,5 +1,7 @@
 //! Nonces never repeat, across threads, processes and forks, and look like nothing but noise.
 
+#![allow(unsafe_code, reason = "fork(2) has no safe form; the child only draws and exits")]
+
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

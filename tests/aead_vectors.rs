@@ -127,6 +127,17 @@ fn self_test_passes_on_every_back_end() {
     }
 }
 
+/// Run it with `TIMEBALL_DENY_CPU` set to walk the lattice; without, the widest must be chosen.
+#[test]
+#[cfg(debug_assertions)]
+fn detection_takes_the_widest_that_is_not_denied() {
+    let denied = std::env::var("TIMEBALL_DENY_CPU").unwrap_or_default();
+    let word = |backend: &Backend| backend.name().to_lowercase().replace('-', "");
+    let allowed = |backend: &Backend| !denied.split(',').any(|it| it == word(backend));
+    let widest = Backend::available().into_iter().rfind(allowed);
+    assert_eq!(Some(Aead::detect().backend()), widest);
+}
+
 /// The plaintext where `algorithm` wants it, with room for the tag.
 fn with_room(algorithm: Algorithm, plain: &[u8]) -> Vec<u8> {
     let mut text = vec![0xee; plain.len() + 16];

@@ -3,9 +3,11 @@
 use arrayvec::ArrayVec;
 use zeroize::Zeroize;
 
-use super::arch::{AesNi, Blocks128, LANES_MAX, Lanes, Sinks, Sources};
+use super::arch::{AesNi, Blocks128, LANES_MAX, Lanes, SPARE_BYTES, Sinks, Sources};
 use super::master::SivConstants;
-use super::siv::{ASSOCIATED_BYTES_MIN, Make, Open, PLAIN_BYTES_MIN, Scratch, Seal, Tags, Verify};
+use super::siv::{
+    ASSOCIATED_BYTES_MIN, Make, Open, PLAIN_BYTES_MIN, Scratch, Seal, Spare, Tags, Verify,
+};
 use super::{Algorithm, CookieMake, CookieOpen, MasterKey, ReplySeal, RequestVerify, TAG_BYTES};
 
 /// The kernels of one instruction set, with their scratch, and AES-NI for groups of one or two:
@@ -15,6 +17,7 @@ pub(super) struct Kernels<V: Lanes> {
     scratch: Box<Scratch<V>>,
     narrow_token: AesNi,
     narrow_scratch: Box<Scratch<Blocks128>>,
+    spare: Box<Spare>,
 }
 
 impl<V: Lanes> Kernels<V> {
@@ -24,6 +27,7 @@ impl<V: Lanes> Kernels<V> {
             scratch: Box::new(Scratch::new(token)),
             narrow_token,
             narrow_scratch: Box::new(Scratch::new(narrow_token)),
+            spare: Box::new([0; SPARE_BYTES]),
         }
     }
 
@@ -55,14 +59,14 @@ impl<V: Lanes> Kernels<V> {
     }
 
     fn run_group<J: Job>(&mut self, group: &mut [&mut J]) {
-        let (token, scratch) = (self.token, &mut self.scratch);
+        let (token, scratch, spare) = (self.token, &mut self.scratch, &mut *self.spare);
         match (group.len(), group.len().div_ceil(V::WIDTH)) {
-            (1, _) => J::run::<_, 1>(self.narrow_token, &mut self.narrow_scratch, group),
-            (2, _) => J::run::<_, 2>(self.narrow_token, &mut self.narrow_scratch, group),
-            (_, 1) => J::run::<V, 1>(token, scratch, group),
-            (_, 2) => J::run::<V, 2>(token, scratch, group),
-            (_, 3..=4) => J::run::<V, 4>(token, scratch, group),
-            _ if V::VECTORS > 4 => J::run::<V, 8>(token, scratch, group),
+            (1, _) => J::run::<_, 1>(self.narrow_token, &mut self.narrow_scratch, spare, group),
+            (2, _) => J::run::<_, 2>(self.narrow_token, &mut self.narrow_scratch, spare, group),
+            (_, 1) => J::run::<V, 1>(token, scratch, spare, group),
+            (_, 2) => J::run::<V, 2>(token, scratch, spare, group),
+            (_, 3..=4) => J::run::<V, 4>(token, scratch, spare, group),
+            _ if V::VECTORS > 4 => J::run::<V, 8>(token, scratch, spare, group),
             _ => unreachable!("a group has at most VECTORS registers"),
         }
     }
@@ -72,6 +76,7 @@ impl<V: Lanes> Zeroize for Kernels<V> {
     fn zeroize(&mut self) {
         self.scratch.zeroize();
         self.narrow_scratch.zeroize();
+        self.spare.zeroize();
     }
 }
 
@@ -96,6 +101,7 @@ pub(super) trait Job {
     fn run<V: Lanes, const N: usize>(
         token: V::Token,
         scratch: &mut Scratch<V>,
+        spare: &mut Spare,
         group: &mut [&mut Self],
     );
 }
@@ -107,6 +113,7 @@ impl<'a> Job for CookieOpen<'a> {
     fn shape(&self) -> Option<Self::Shape> {
         let fits = self.nonce.len() == NONCE_BYTES
             && self.plain.len() >= PLAIN_BYTES_MIN
+            && self.sealed.len() <= SPARE_BYTES
             && self.sealed.len() == self.plain.len() + TAG_BYTES
             && self.key.siv().is_some();
         fits.then_some((std::ptr::from_ref(self.key), self.plain.len()))
@@ -116,8 +123,14 @@ impl<'a> Job for CookieOpen<'a> {
         super::portable::open_cookie(self);
     }
 
-    fn run<V: Lanes, const N: usize>(token: V::Token, _: &mut Scratch<V>, group: &mut [&mut Self]) {
+    fn run<V: Lanes, const N: usize>(
+        token: V::Token,
+        _: &mut Scratch<V>,
+        spare: &mut Spare,
+        group: &mut [&mut Self],
+    ) {
         let mut tags = Tags::default();
+        let mut tag_sinks = Sinks::of_all(&mut tags);
         let master = siv(group[0].key);
         let plain_bytes = group[0].plain.len();
         let mut nonces = Sources::new(group[0].nonce);
@@ -125,7 +138,7 @@ impl<'a> Job for CookieOpen<'a> {
         let mut sealed = Sources::new(group[0].sealed);
         sealed.extend(group[1..].iter().map(|job| job.sealed));
         let (first, rest) = group.split_first_mut().expect("a lane");
-        let mut plain = Sinks::new(first.plain);
+        let mut plain = Sinks::new(first.plain, spare);
         plain.extend(rest.iter_mut().map(|job| &mut *job.plain));
         let task = Open::<N> {
             master,
@@ -133,7 +146,7 @@ impl<'a> Job for CookieOpen<'a> {
             nonces: &nonces,
             sealed: &sealed,
             plain: &mut plain,
-            tags: &mut tags,
+            tags: &mut tag_sinks,
         };
         V::enter(token, task);
         for (job, tag) in group.iter_mut().zip(&tags) {
@@ -165,9 +178,11 @@ impl<'a> Job for RequestVerify<'a> {
     fn run<V: Lanes, const N: usize>(
         token: V::Token,
         scratch: &mut Scratch<V>,
+        _: &mut Spare,
         group: &mut [&mut Self],
     ) {
         let mut tags = Tags::default();
+        let mut tag_sinks = Sinks::of_all(&mut tags);
         let associated_bytes = group[0].associated_data.len();
         let mut keys = Sources::new(group[0].key);
         keys.extend(group[1..].iter().map(|job| job.key));
@@ -181,7 +196,7 @@ impl<'a> Job for RequestVerify<'a> {
             nonces: &nonces,
             associated: &associated,
             associated_bytes,
-            tags: &mut tags,
+            tags: &mut tag_sinks,
         };
         V::enter(token, task);
         for (job, tag) in group.iter_mut().zip(&tags) {
@@ -197,6 +212,7 @@ impl<'a> Job for CookieMake<'a> {
     fn shape(&self) -> Option<Self::Shape> {
         let fits = self.nonce.len() == NONCE_BYTES
             && self.plain.len() >= PLAIN_BYTES_MIN
+            && self.sealed.len() <= SPARE_BYTES
             && self.sealed.len() == self.plain.len() + TAG_BYTES
             && self.key.siv().is_some();
         fits.then_some((std::ptr::from_ref(self.key), self.plain.len()))
@@ -206,7 +222,12 @@ impl<'a> Job for CookieMake<'a> {
         super::portable::make_cookie(self);
     }
 
-    fn run<V: Lanes, const N: usize>(token: V::Token, _: &mut Scratch<V>, group: &mut [&mut Self]) {
+    fn run<V: Lanes, const N: usize>(
+        token: V::Token,
+        _: &mut Scratch<V>,
+        spare: &mut Spare,
+        group: &mut [&mut Self],
+    ) {
         let master = siv(group[0].key);
         let plain_bytes = group[0].plain.len();
         let mut nonces = Sources::new(group[0].nonce);
@@ -214,7 +235,7 @@ impl<'a> Job for CookieMake<'a> {
         let mut plain = Sources::new(group[0].plain);
         plain.extend(group[1..].iter().map(|job| job.plain));
         let (first, rest) = group.split_first_mut().expect("a lane");
-        let mut sealed = Sinks::new(first.sealed);
+        let mut sealed = Sinks::new(first.sealed, spare);
         sealed.extend(rest.iter_mut().map(|job| &mut *job.sealed));
         let task =
             Make::<N> { master, nonces: &nonces, plain: &plain, plain_bytes, sealed: &mut sealed };
@@ -231,6 +252,7 @@ impl<'a> Job for ReplySeal<'a> {
             && self.key.len() == KEY_BYTES
             && self.nonce.len() == NONCE_BYTES
             && self.text.len() >= PLAIN_BYTES_MIN + TAG_BYTES
+            && self.text.len() <= SPARE_BYTES
             && self.associated_data.len() >= ASSOCIATED_BYTES_MIN;
         fits.then_some((self.associated_data.len(), self.text.len()))
     }
@@ -242,6 +264,7 @@ impl<'a> Job for ReplySeal<'a> {
     fn run<V: Lanes, const N: usize>(
         token: V::Token,
         scratch: &mut Scratch<V>,
+        spare: &mut Spare,
         group: &mut [&mut Self],
     ) {
         let associated_bytes = group[0].associated_data.len();
@@ -253,7 +276,7 @@ impl<'a> Job for ReplySeal<'a> {
         let mut associated = Sources::new(group[0].associated_data);
         associated.extend(group[1..].iter().map(|job| job.associated_data));
         let (first, rest) = group.split_first_mut().expect("a lane");
-        let mut text = Sinks::new(first.text);
+        let mut text = Sinks::new(first.text, spare);
         text.extend(rest.iter_mut().map(|job| &mut *job.text));
         let task = Seal::<V, N> {
             scratch,

@@ -4,6 +4,7 @@
 use zeroize::Zeroizing;
 
 use super::{CookieMake, CookieOpen, ReplySeal, RequestVerify, TAG_BYTES, open_one, seal_one};
+use crate::limits::CLIENT_KEYS_BYTES_MAX;
 
 pub(super) fn open_cookie(job: &mut CookieOpen<'_>) {
     job.passed = false;
@@ -12,8 +13,11 @@ pub(super) fn open_cookie(job: &mut CookieOpen<'_>) {
         return;
     }
     let algorithm = job.key.algorithm();
-    let mut text = Zeroizing::new(job.sealed.to_vec());
-    let opened = open_one(algorithm, job.key.expose_bytes(), job.nonce, &[], &mut text);
+    // On the stack: the packet path allocates nothing.
+    let mut buffer = Zeroizing::new([0; CLIENT_KEYS_BYTES_MAX + TAG_BYTES]);
+    let Some(text) = buffer.get_mut(..job.sealed.len()) else { return };
+    text.copy_from_slice(job.sealed);
+    let opened = open_one(algorithm, job.key.expose_bytes(), job.nonce, &[], text);
     let plain = &text[algorithm.plaintext_offset()..][..job.plain.len()];
     job.plain.copy_from_slice(plain);
     job.passed = opened.is_ok();

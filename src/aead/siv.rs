@@ -44,7 +44,7 @@ use std::hint::black_box;
 
 use zeroize::Zeroize;
 
-use super::arch::{BLOCK_BYTES, LANES_MAX, Lanes, Read, Sinks, Sources, Task};
+use super::arch::{BLOCK_BYTES, LANES_MAX, Lanes, Read, SPARE_BYTES, Sinks, Sources, Task};
 use super::master::SivConstants;
 
 /// Least bytes of associated data that the kernels take: three full blocks and something more, for
@@ -62,6 +62,9 @@ pub(super) struct Scratch<V> {
     mac: [V; ROUND_KEYS * VECTORS_MAX],
     ctr: [V; ROUND_KEYS * VECTORS_MAX],
 }
+
+/// What lanes without a message write: lane 0's plaintext among it.
+pub(super) type Spare = [u8; SPARE_BYTES];
 
 impl<V: Lanes> Scratch<V> {
     pub(super) fn new(token: V::Token) -> Self {
@@ -84,7 +87,7 @@ pub(super) struct Open<'a, const N: usize> {
     pub(super) sealed: &'a Sources<'a>,
     pub(super) plain: &'a mut Sinks<'a>,
     pub(super) plain_bytes: usize,
-    pub(super) tags: &'a mut Tags,
+    pub(super) tags: &'a mut Sinks<'a>,
 }
 
 impl<V: Lanes, const N: usize> Task<V> for Open<'_, N> {
@@ -136,7 +139,7 @@ pub(super) struct Verify<'a, V, const N: usize> {
     pub(super) nonces: &'a Sources<'a>,
     pub(super) associated: &'a Sources<'a>,
     pub(super) associated_bytes: usize,
-    pub(super) tags: &'a mut Tags,
+    pub(super) tags: &'a mut Sinks<'a>,
 }
 
 impl<V: Lanes, const N: usize> Task<V> for Verify<'_, V, N> {
@@ -377,15 +380,11 @@ impl Crypt {
         let mut counter = tag.and(constants.counter_mask).shuffle_bytes(constants.reverse);
         let mut done = 0;
         while self.bytes - done >= 4 * BLOCK_BYTES {
-            let stream = keystream::<V, K, 4>(constants, keys, &mut counter);
-            for index in 0..4 {
-                self.mix(token, stream[index], source, sink, done);
-                done += BLOCK_BYTES;
-            }
+            self.mix::<V, K, 4>(token, constants, keys, &mut counter, source, sink, done);
+            done += 4 * BLOCK_BYTES;
         }
         while self.bytes - done >= BLOCK_BYTES {
-            let [stream] = keystream::<V, K, 1>(constants, keys, &mut counter);
-            self.mix(token, stream, source, sink, done);
+            self.mix::<V, K, 1>(token, constants, keys, &mut counter, source, sink, done);
             done += BLOCK_BYTES;
         }
         if done < self.bytes {
@@ -394,20 +393,37 @@ impl Crypt {
         }
     }
 
+    /// `BLOCKS` whole blocks, `at` bytes into the text.
     #[inline(always)]
-    fn mix<V: Lanes>(
+    #[expect(clippy::too_many_arguments, reason = "registers, not memory")]
+    fn mix<V: Lanes, K: RoundKeys<V>, const BLOCKS: usize>(
         &self,
         token: V::Token,
-        stream: V,
+        constants: &Constants<V>,
+        keys: &K,
+        counter: &mut V,
         source: Option<(&Sources<'_>, usize)>,
         sink: &mut Sinks<'_>,
         at: usize,
     ) {
-        let block: V = match source {
-            Some((source, offset)) => source.block(token, self.vector, offset + at),
-            None => sink.block(token, self.vector, self.offset + at),
-        };
-        sink.store(self.vector, self.offset + at, block.xor(stream));
+        let input = source.map(|(source, offset)| source.run::<BLOCKS>(offset + at));
+        let mut output = sink.run_mut::<BLOCKS>(self.offset + at);
+        let mut mixed = keystream::<V, K, BLOCKS>(constants, keys, counter);
+        match input {
+            Some(input) => {
+                for index in 0..BLOCKS {
+                    mixed[index] = mixed[index].xor(input.block(token, self.vector, index));
+                }
+            }
+            None => {
+                for index in 0..BLOCKS {
+                    mixed[index] = mixed[index].xor(output.block(token, self.vector, index));
+                }
+            }
+        }
+        for index in 0..BLOCKS {
+            output.store(self.vector, index, mixed[index]);
+        }
     }
 
     /// The last `bytes` of the text, fewer than a block: rewrites the last 16 bytes, of which the
@@ -595,12 +611,9 @@ fn xor<V: Lanes, const N: usize>(mut one: [V; N], two: [V; N]) -> [V; N] {
 }
 
 #[inline(always)]
-fn store_tags<V: Lanes, const N: usize>(tags: &mut Tags, values: [V; N]) {
-    let [first, rest @ ..] = tags;
-    let mut sinks = Sinks::new(first);
-    sinks.extend(rest.iter_mut().map(|tag| tag.as_mut_slice()));
+fn store_tags<V: Lanes, const N: usize>(tags: &mut Sinks<'_>, values: [V; N]) {
     for vector in 0..N {
-        sinks.store(vector, 0, values[vector]);
+        tags.store(vector, 0, values[vector]);
     }
 }
 

@@ -88,6 +88,7 @@ fn parse_key(
     let id = words
         .next()
         .filter(|word| (1..=8).contains(&word.len()))
+        .filter(|word| word.bytes().all(|byte| byte.is_ascii_hexdigit()))
         .and_then(|word| u32::from_str_radix(word, 16).ok())
         .ok_or(error("the identifier is not 8 hexadecimal digits"))?;
     let key_text = words.next().ok_or(error("the key is missing"))?;
@@ -172,6 +173,7 @@ mod tests {
         assert!(refused(text().replace("86400.5", "soon")).starts_with("line 2"));
         assert!(refused(text().replace("1234567C", "1234567G")).starts_with("line 3"));
         assert!(refused(text().replace("1234567C", "1234567CC")).starts_with("line 3"));
+        assert!(refused(text().replace("1234567C", "+234567C")).starts_with("line 3"));
         assert!(refused(text().replacen(SIV_KEY, &SIV_KEY[2..], 1)).contains("length"));
         assert!(
             refused(text().replacen(SIV_KEY, &SIV_KEY.replace('F', "g"), 1))

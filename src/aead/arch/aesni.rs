@@ -60,10 +60,8 @@ impl Lanes for Blocks128 {
 
     #[inline(always)]
     unsafe fn scatter(self, pointers: &[*mut u8], offset: usize) {
-        if let Some(pointer) = pointers.first() {
-            // SAFETY: the caller promises 16 writable bytes.
-            unsafe { _mm_storeu_si128(pointer.wrapping_add(offset).cast(), self.0) }
-        }
+        // SAFETY: the caller promises 16 writable bytes.
+        unsafe { _mm_storeu_si128(pointers[0].wrapping_add(offset).cast(), self.0) }
     }
 
     #[inline(always)]

@@ -7,13 +7,75 @@ use super::{BLOCK_BYTES, Lanes};
 /// Lanes that a group has at most: four 512-bit registers, eight 256-bit ones.
 pub(in super::super) const LANES_MAX: usize = 16;
 
+/// Bytes of the spare message that lanes without a message write to. Longest message to write.
+pub(in super::super) const SPARE_BYTES: usize = 1024;
+
 /// Messages that blocks can be read from.
 pub(in super::super) trait Read {
+    /// `BLOCKS` consecutive blocks of every lane, from `offset` on.
+    ///
+    /// # Panics
+    /// If they do not lie inside the messages.
+    fn run<const BLOCKS: usize>(&self, offset: usize) -> Run<'_, BLOCKS>;
+
     /// The blocks at `offset` of the lanes of register `vector`.
     ///
     /// # Panics
     /// If the block does not lie inside the messages.
-    fn block<V: Lanes>(&self, token: V::Token, vector: usize, offset: usize) -> V;
+    #[inline(always)]
+    fn block<V: Lanes>(&self, token: V::Token, vector: usize, offset: usize) -> V {
+        self.run::<1>(offset).block(token, vector, 0)
+    }
+}
+
+/// Consecutive blocks of every lane, checked once: code between two blocks that could fail would
+/// let LLVM pull apart the chains that belong side by side.
+pub(in super::super) struct Run<'a, const BLOCKS: usize> {
+    pointers: &'a [*mut u8; LANES_MAX],
+    offset: usize,
+}
+
+impl<const BLOCKS: usize> Run<'_, BLOCKS> {
+    /// Block `index` of the lanes of register `vector`.
+    #[inline(always)]
+    pub(in super::super) fn block<V: Lanes>(
+        &self,
+        token: V::Token,
+        vector: usize,
+        index: usize,
+    ) -> V {
+        assert!(index < BLOCKS);
+        let pointers = &self.pointers[vector * V::WIDTH..][..V::WIDTH];
+        // SAFETY: whoever made `self` borrowed the messages behind the pointers and compared
+        // `offset` and `BLOCKS` with their length.
+        unsafe { V::gather(token, pointers, self.offset + index * BLOCK_BYTES) }
+    }
+}
+
+/// The same to write.
+pub(in super::super) struct RunMut<'a, const BLOCKS: usize>(Run<'a, BLOCKS>);
+
+impl<const BLOCKS: usize> RunMut<'_, BLOCKS> {
+    /// Block `index` of the lanes of register `vector`.
+    #[inline(always)]
+    pub(in super::super) fn block<V: Lanes>(
+        &self,
+        token: V::Token,
+        vector: usize,
+        index: usize,
+    ) -> V {
+        self.0.block(token, vector, index)
+    }
+
+    /// Stores block `index` of the lanes of register `vector`.
+    #[inline(always)]
+    pub(in super::super) fn store<V: Lanes>(&mut self, vector: usize, index: usize, value: V) {
+        assert!(index < BLOCKS);
+        let pointers = &self.0.pointers[vector * V::WIDTH..][..V::WIDTH];
+        // SAFETY: only `Sinks` makes a `RunMut`, while it is borrowed mutably; it borrowed the
+        // messages mutably and compared `offset` and `BLOCKS` with their length.
+        unsafe { value.scatter(pointers, self.0.offset + index * BLOCK_BYTES) }
+    }
 }
 
 /// Messages to read: one slice a lane, all of the same length.
@@ -51,16 +113,14 @@ impl<'a> Sources<'a> {
 
 impl Read for Sources<'_> {
     #[inline(always)]
-    fn block<V: Lanes>(&self, token: V::Token, vector: usize, offset: usize) -> V {
-        assert!(offset <= self.bytes && BLOCK_BYTES <= self.bytes - offset);
-        let pointers = &self.pointers[vector * V::WIDTH..][..V::WIDTH];
-        // SAFETY: each pointer comes from a slice of `self.bytes` bytes that is borrowed for 'a
-        // (`new` compared the lengths), and the block at `offset` lies inside.
-        unsafe { V::gather(token, pointers, offset) }
+    fn run<const BLOCKS: usize>(&self, offset: usize) -> Run<'_, BLOCKS> {
+        assert!(offset <= self.bytes && BLOCKS * BLOCK_BYTES <= self.bytes - offset);
+        Run { pointers: &self.pointers, offset }
     }
 }
 
-/// Messages to write, or to change in place: one slice a lane, all of the same length.
+/// Messages to write, or to change in place: one slice a lane, all of the same length. Lanes
+/// without one share a spare message, so that stores need no branch.
 pub(in super::super) struct Sinks<'a> {
     pointers: [*mut u8; LANES_MAX],
     lanes: usize,
@@ -69,15 +129,20 @@ pub(in super::super) struct Sinks<'a> {
 }
 
 impl<'a> Sinks<'a> {
-    /// A group of one lane.
+    /// A group of one lane, whose message is not longer than the spare one.
     #[inline(always)]
-    pub(in super::super) fn new(first: &'a mut [u8]) -> Self {
-        Self {
-            pointers: [first.as_mut_ptr(); LANES_MAX],
-            lanes: 1,
-            bytes: first.len(),
-            borrowed: PhantomData,
-        }
+    pub(in super::super) fn new(first: &'a mut [u8], spare: &'a mut [u8; SPARE_BYTES]) -> Self {
+        assert!(first.len() <= SPARE_BYTES);
+        let mut pointers = [spare.as_mut_ptr(); LANES_MAX];
+        pointers[0] = first.as_mut_ptr();
+        Self { pointers, lanes: 1, bytes: first.len(), borrowed: PhantomData }
+    }
+
+    /// One block for each of all lanes.
+    #[inline(always)]
+    pub(in super::super) fn of_all(blocks: &'a mut [[u8; BLOCK_BYTES]; LANES_MAX]) -> Self {
+        let pointers = blocks.each_mut().map(|block| block.as_mut_ptr());
+        Self { pointers, lanes: LANES_MAX, bytes: BLOCK_BYTES, borrowed: PhantomData }
     }
 
     /// The messages of lanes 1 and up, at most [`LANES_MAX`] - 1, all as long as the first.
@@ -90,29 +155,32 @@ impl<'a> Sinks<'a> {
         }
     }
 
-    /// Stores a block at `offset` of each lane of register `vector` that has a message.
+    /// `BLOCKS` consecutive blocks of every lane, from `offset` on, to change.
+    ///
+    /// # Panics
+    /// If they do not lie inside the messages.
+    #[inline(always)]
+    pub(in super::super) fn run_mut<const BLOCKS: usize>(
+        &mut self,
+        offset: usize,
+    ) -> RunMut<'_, BLOCKS> {
+        RunMut(self.run(offset))
+    }
+
+    /// Stores a block at `offset` of each lane of register `vector`.
     ///
     /// # Panics
     /// If the block does not lie inside the messages.
     #[inline(always)]
     pub(in super::super) fn store<V: Lanes>(&mut self, vector: usize, offset: usize, value: V) {
-        assert!(offset <= self.bytes && BLOCK_BYTES <= self.bytes - offset);
-        let lanes = self.lanes.min((vector + 1) * V::WIDTH);
-        let pointers = self.pointers[..lanes].get(vector * V::WIDTH..).unwrap_or(&[]);
-        // SAFETY: each pointer comes from a `&mut` slice of `self.bytes` bytes that is borrowed
-        // for 'a (`new` compared the lengths), the block at `offset` lies inside, and lanes
-        // beyond `self.lanes`, which share lane 0's pointer, have been cut off.
-        unsafe { value.scatter(pointers, offset) }
+        self.run_mut::<1>(offset).store(vector, 0, value);
     }
 }
 
 impl Read for Sinks<'_> {
     #[inline(always)]
-    fn block<V: Lanes>(&self, token: V::Token, vector: usize, offset: usize) -> V {
-        assert!(offset <= self.bytes && BLOCK_BYTES <= self.bytes - offset);
-        let pointers = &self.pointers[vector * V::WIDTH..][..V::WIDTH];
-        // SAFETY: as in `store`; lanes without a message read lane 0's, which nobody writes to
-        // meanwhile because `self` is borrowed.
-        unsafe { V::gather(token, pointers, offset) }
+    fn run<const BLOCKS: usize>(&self, offset: usize) -> Run<'_, BLOCKS> {
+        assert!(offset <= self.bytes && BLOCKS * BLOCK_BYTES <= self.bytes - offset);
+        Run { pointers: &self.pointers, offset }
     }
 }

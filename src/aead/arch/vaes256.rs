@@ -64,18 +64,14 @@ impl Lanes for Blocks256 {
 
     #[inline(always)]
     unsafe fn scatter(self, pointers: &[*mut u8], offset: usize) {
-        if let Some(pointer) = pointers.first() {
-            // SAFETY: see the type.
-            let low = unsafe { _mm256_castsi256_si128(self.0) };
-            // SAFETY: the caller promises 16 writable bytes.
-            unsafe { _mm_storeu_si128(pointer.wrapping_add(offset).cast(), low) }
-        }
-        if let Some(pointer) = pointers.get(1) {
-            // SAFETY: see the type.
-            let high = unsafe { _mm256_extracti128_si256::<1>(self.0) };
-            // SAFETY: the caller promises 16 writable bytes.
-            unsafe { _mm_storeu_si128(pointer.wrapping_add(offset).cast(), high) }
-        }
+        // SAFETY: see the type.
+        let block = unsafe { _mm256_extracti128_si256::<0>(self.0) };
+        // SAFETY: the caller promises 16 writable bytes.
+        unsafe { _mm_storeu_si128(pointers[0].wrapping_add(offset).cast(), block) }
+        // SAFETY: see the type.
+        let block = unsafe { _mm256_extracti128_si256::<1>(self.0) };
+        // SAFETY: the caller promises 16 writable bytes.
+        unsafe { _mm_storeu_si128(pointers[1].wrapping_add(offset).cast(), block) }
     }
 
     #[inline(always)]

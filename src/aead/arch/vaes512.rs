@@ -77,30 +77,22 @@ impl Lanes for Blocks512 {
 
     #[inline(always)]
     unsafe fn scatter(self, pointers: &[*mut u8], offset: usize) {
-        if let Some(pointer) = pointers.first() {
-            // SAFETY: see the type.
-            let block = unsafe { _mm512_extracti32x4_epi32::<0>(self.0) };
-            // SAFETY: the caller promises 16 writable bytes.
-            unsafe { _mm_storeu_si128(pointer.wrapping_add(offset).cast(), block) }
-        }
-        if let Some(pointer) = pointers.get(1) {
-            // SAFETY: see the type.
-            let block = unsafe { _mm512_extracti32x4_epi32::<1>(self.0) };
-            // SAFETY: the caller promises 16 writable bytes.
-            unsafe { _mm_storeu_si128(pointer.wrapping_add(offset).cast(), block) }
-        }
-        if let Some(pointer) = pointers.get(2) {
-            // SAFETY: see the type.
-            let block = unsafe { _mm512_extracti32x4_epi32::<2>(self.0) };
-            // SAFETY: the caller promises 16 writable bytes.
-            unsafe { _mm_storeu_si128(pointer.wrapping_add(offset).cast(), block) }
-        }
-        if let Some(pointer) = pointers.get(3) {
-            // SAFETY: see the type.
-            let block = unsafe { _mm512_extracti32x4_epi32::<3>(self.0) };
-            // SAFETY: the caller promises 16 writable bytes.
-            unsafe { _mm_storeu_si128(pointer.wrapping_add(offset).cast(), block) }
-        }
+        // SAFETY: see the type.
+        let block = unsafe { _mm512_extracti32x4_epi32::<0>(self.0) };
+        // SAFETY: the caller promises 16 writable bytes.
+        unsafe { _mm_storeu_si128(pointers[0].wrapping_add(offset).cast(), block) }
+        // SAFETY: see the type.
+        let block = unsafe { _mm512_extracti32x4_epi32::<1>(self.0) };
+        // SAFETY: the caller promises 16 writable bytes.
+        unsafe { _mm_storeu_si128(pointers[1].wrapping_add(offset).cast(), block) }
+        // SAFETY: see the type.
+        let block = unsafe { _mm512_extracti32x4_epi32::<2>(self.0) };
+        // SAFETY: the caller promises 16 writable bytes.
+        unsafe { _mm_storeu_si128(pointers[2].wrapping_add(offset).cast(), block) }
+        // SAFETY: see the type.
+        let block = unsafe { _mm512_extracti32x4_epi32::<3>(self.0) };
+        // SAFETY: the caller promises 16 writable bytes.
+        unsafe { _mm_storeu_si128(pointers[3].wrapping_add(offset).cast(), block) }
     }
 
     #[inline(always)]

@@ -1,0 +1,325 @@
+//! What each fuzz target does with its input. Also part of `tests/fuzz_seeds.rs`, which gives it
+//! the committed seeds, so that an ordinary `cargo test` runs the same code.
+//!
+//! Keys and randomness are constants: an input always does the same, and the seeds can hold
+//! messages that are authentic.
+
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+
+use timeball::aead::{Aead, Algorithm, NonceGenerator, TAG_BYTES, seal_one};
+use timeball::client::{Association, Pending, ResponseError};
+use timeball::clock::SimulatedClock;
+use timeball::cookie::format::{self, ClientKeys, cookie_bytes};
+use timeball::cookie::ntskeys as key_file;
+use timeball::cookie::ring::KeyRing;
+use timeball::engine::Engine;
+use timeball::engine::batch::{Datagram, Verdicts};
+use timeball::engine::outcome::Outcome;
+use timeball::limits::{
+    BATCH_DATAGRAMS, COOKIES_PER_REPLY, DATAGRAM_BYTES, KE_REQUEST_BYTES_MAX, NTP_PORT,
+};
+use timeball::wire::ke::{Progress, Records, Request, RequestError, Response, Scanner};
+use timeball::wire::ntp::{Header, Mode};
+use timeball::wire::nts::{AuthenticatorLayout, Direction, Trailer, find};
+use timeball::wire::timestamp::NtpTimestamp;
+
+/// A batch for the engine: each datagram is led by two bytes, its length in the low 13 bits. Bit
+/// 15 says that the kernel cut it off, bit 14 that it came from port 123, bit 13 that it is what
+/// an authentic request encloses, encrypted. Returns what has become of each.
+///
+/// # Panics
+/// If a reply is longer than its request, a datagram stays undecided, or a reply is authenticated
+/// whose request is none of [`genuine_requests`].
+pub fn ntp_request(input: &[u8]) -> Vec<Outcome> {
+    let mut world = World::new();
+    let mut packets = split_batch(input);
+    let requests: Vec<Vec<u8>> = packets.iter().map(|packet| packet.bytes.clone()).collect();
+    let verdicts = world.answer(&mut packets);
+    assert_eq!(verdicts.len(), packets.len());
+    for ((request, packet), verdict) in requests.iter().zip(&packets).zip(&verdicts) {
+        let reply_bytes = usize::from(verdict.reply_bytes);
+        assert!(reply_bytes <= request.len());
+        assert_ne!(verdict.outcome, Outcome::Undecided);
+        let answered = matches!(
+            verdict.outcome,
+            Outcome::AnsweredPlain | Outcome::AnsweredNts | Outcome::NtsNak
+        );
+        assert_eq!(answered, reply_bytes > 0);
+        if !answered {
+            continue;
+        }
+        let reply = &packet.bytes[..reply_bytes];
+        let header = Header::parse(reply).expect("a reply has a header");
+        assert!(matches!(header.mode, Mode::Server | Mode::SymmetricPassive));
+        let is_sealed = matches!(find(reply, Direction::Response), Trailer::Nts(_));
+        assert_eq!(is_sealed, verdict.outcome == Outcome::AnsweredNts);
+        if is_sealed {
+            let mut genuine = genuine_requests().iter();
+            assert!(genuine.any(|genuine| is_authentic_copy(request, genuine)));
+        }
+    }
+    verdicts.iter().map(|verdict| verdict.outcome).collect()
+}
+
+/// A datagram for a waiting client; the first byte chooses which of [`genuine_replies`] it waits
+/// for, and its bit 7 says that the datagram is what that reply encloses, encrypted. Returns
+/// whether it was taken.
+///
+/// # Panics
+/// If anything but that reply is taken, or something that is not taken changes the cookies.
+pub fn ntp_response(input: &[u8]) -> bool {
+    let Some((&choice, response)) = input.split_first() else { return false };
+    let number = usize::from(choice & 0x7f) % EXCHANGES;
+    let (mut client, pending, genuine) = exchange(number);
+    let response = match choice & 0x80 {
+        0 => response.to_vec(),
+        _ => enclosing(&genuine, number, ClientKeys::s2c, response),
+    };
+    let cookies_before = client.cookies();
+    let result = client.response(&pending, &mut response.clone());
+    assert!(client.cookies() <= COOKIES_PER_REPLY);
+    match result {
+        Ok(_) | Err(ResponseError::Kiss(_)) => assert!(is_authentic_copy(&response, &genuine)),
+        Err(_) => assert_eq!(client.cookies(), cookies_before),
+    }
+    result.is_ok()
+}
+
+/// A message of key establishment, taken for a request and for a response, whole and in pieces.
+/// Returns whether it is a request and whether it is a response.
+///
+/// # Panics
+/// If what was parsed does not come back after `emit`, or the scanner sees another end than the
+/// parser.
+pub fn ke_message(input: &[u8]) -> (bool, bool) {
+    let complete = Scanner::new(usize::MAX).advance(input) == Ok(Progress::Complete);
+    let request = Request::parse(input);
+    if let Ok(request) = &request {
+        assert!(complete);
+        let mut text = Vec::new();
+        request.emit(&mut text).expect("its bodies were short enough");
+        assert_eq!(Request::parse(&text).as_ref(), Ok(request));
+    }
+    let response = Response::parse(input);
+    if let Ok(response) = &response {
+        assert!(complete);
+        let mut text = Vec::new();
+        response.emit(&mut text).expect("its bodies were short enough");
+        assert_eq!(Response::parse(&text).as_ref(), Ok(response));
+    }
+    if complete {
+        assert!(!matches!(request, Err(RequestError::Framing(_))));
+        assert!(Records::new(input).all(|record| record.is_ok()));
+        scan_in_pieces(input);
+    }
+    let bounded = Scanner::new(KE_REQUEST_BYTES_MAX).advance(input);
+    assert!(bounded != Ok(Progress::Complete) || input.len() <= KE_REQUEST_BYTES_MAX);
+    (request.is_ok(), response.is_ok())
+}
+
+/// A complete message is complete at its last byte and not before.
+fn scan_in_pieces(message: &[u8]) {
+    let mut scanner = Scanner::new(usize::MAX);
+    for end in 0..message.len() {
+        assert_eq!(scanner.advance(&message[..end]), Ok(Progress::Incomplete));
+    }
+    assert_eq!(scanner.advance(message), Ok(Progress::Complete));
+}
+
+/// A text that may be `ntskeys`. Returns whether it is.
+///
+/// # Panics
+/// If what was read does not come back after `emit`.
+pub fn ntskeys(input: &[u8]) -> bool {
+    let Ok(Ok(read)) = std::str::from_utf8(input).map(key_file::parse) else { return false };
+    let text = key_file::emit(&read.ring, read.age_seconds);
+    let again = key_file::parse(&text).expect("what was written can be read");
+    for (key, same) in read.ring.keys().iter().zip(again.ring.keys()) {
+        assert_eq!((key.id(), key.algorithm()), (same.id(), same.algorithm()));
+        assert_eq!(key.expose_bytes(), same.expose_bytes());
+    }
+    assert_eq!(*key_file::emit(&again.ring, again.age_seconds), *text);
+    true
+}
+
+/// Requests that a server with the keys of this file answers with authentication: each AEAD of a
+/// client, with one and with eight cookies wanted.
+pub fn genuine_requests() -> &'static [Vec<u8>] {
+    static REQUESTS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    REQUESTS
+        .get_or_init(|| (0..EXCHANGES).map(|number| request(&mut World::new(), number).2).collect())
+}
+
+/// The replies to [`genuine_requests`].
+pub fn genuine_replies() -> Vec<Vec<u8>> {
+    (0..EXCHANGES).map(|number| exchange(number).2).collect()
+}
+
+/// The bit of a datagram's lead that says that an authentic request encloses it.
+pub const ENCLOSED: u16 = 0x2000;
+
+/// The input of [`ntp_request`] that stands for these datagrams.
+pub fn batch_of(datagrams: &[&[u8]]) -> Vec<u8> {
+    let lead = |datagram: &[u8]| (datagram.len() as u16).to_be_bytes();
+    datagrams.iter().flat_map(|datagram| [&lead(datagram), *datagram].concat()).collect()
+}
+
+/// Number of [`genuine_requests`].
+const EXCHANGES: usize = 2 * ALGORITHMS.len();
+
+const ALGORITHMS: [Algorithm; 3] =
+    [Algorithm::AesSivCmac256, Algorithm::AesSivCmac512, Algorithm::Aes128GcmSiv];
+
+/// When everything happens.
+const NOW: NtpTimestamp = NtpTimestamp::from_unix(1_800_000_000, 250_000_000);
+
+/// A server and its source of randomness.
+struct World {
+    engine: Engine,
+    keys: KeyRing,
+    nonces: NonceGenerator,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut nonces = NonceGenerator::from_seed(&[7; 32]);
+        let keys = KeyRing::generate(Algorithm::AesSivCmac256, |bytes| nonces.fill(bytes));
+        Self { engine: Engine::new(Aead::detect()), keys, nonces }
+    }
+
+    fn answer(&mut self, packets: &mut [Packet]) -> Verdicts {
+        let mut batch: Vec<Datagram<'_>> = packets
+            .iter_mut()
+            .map(|packet| Datagram {
+                bytes: &mut packet.bytes,
+                arrival: NOW,
+                source: packet.source,
+                truncated: packet.truncated,
+            })
+            .collect();
+        let clock = SimulatedClock::synchronised(NOW);
+        self.engine.answer(&mut batch, &self.keys, &clock, &mut self.nonces)
+    }
+}
+
+struct Packet {
+    bytes: Vec<u8>,
+    source: SocketAddr,
+    truncated: bool,
+}
+
+impl Packet {
+    fn new(bytes: Vec<u8>, flags: u16) -> Self {
+        let port = if flags & 0x4000 != 0 { NTP_PORT } else { 40_000 };
+        Self {
+            bytes,
+            source: SocketAddr::from(([192, 0, 2, 7], port)),
+            truncated: flags & 0x8000 != 0,
+        }
+    }
+}
+
+fn split_batch(input: &[u8]) -> Vec<Packet> {
+    let mut packets = Vec::new();
+    let mut rest = input;
+    while let Some((&lead, after)) = rest.split_first_chunk() {
+        let lead = u16::from_be_bytes(lead);
+        let length = usize::from(lead & 0x1fff).min(after.len()).min(DATAGRAM_BYTES);
+        let (bytes, after) = after.split_at(length);
+        let bytes = match lead & ENCLOSED {
+            0 => bytes.to_vec(),
+            _ => enclosing(&genuine_requests()[0], 0, ClientKeys::c2s, bytes),
+        };
+        packets.push(Packet::new(bytes, lead));
+        rest = after;
+        if packets.len() == BATCH_DATAGRAMS {
+            break;
+        }
+    }
+    packets
+}
+
+/// The algorithm and the keys of a client, the first thing that is made in a new world.
+fn client_keys(world: &mut World, number: usize) -> ClientKeys {
+    let algorithm = ALGORITHMS[number % ALGORITHMS.len()];
+    let mut key = [0; 128];
+    world.nonces.fill(&mut key);
+    let (c2s, s2c) = key[..2 * algorithm.key_bytes()].split_at(algorithm.key_bytes());
+    ClientKeys::new(algorithm, c2s, s2c).expect("lengths fit")
+}
+
+/// A client and the request that it has just sent.
+fn request(world: &mut World, number: usize) -> (Association, Pending, Vec<u8>) {
+    let client_keys = client_keys(world, number);
+    let algorithm = client_keys.algorithm();
+    let cookies = if number < ALGORITHMS.len() { COOKIES_PER_REPLY } else { 1 };
+    let World { keys, nonces, .. } = world;
+    let master = keys.current();
+    let cookies: Vec<Vec<u8>> = (0..cookies)
+        .map(|_| {
+            let mut cookie = vec![0; cookie_bytes(master.algorithm(), algorithm)];
+            let mut nonce = [0; 16];
+            nonces.fill(&mut nonce);
+            let job = format::prepare(&mut cookie, master, &nonce, &client_keys);
+            Aead::detect().make_cookies(&mut [job]);
+            cookie
+        })
+        .collect();
+    let mut client = Association::new(client_keys, cookies.iter().map(Vec::as_slice));
+    let mut buffer = vec![0; DATAGRAM_BYTES];
+    let pending = client.request(&mut buffer, nonces).expect("cookies are left");
+    buffer.truncate(pending.request_bytes);
+    (client, pending, buffer)
+}
+
+/// A client that waits, and the reply that it waits for.
+fn exchange(number: usize) -> (Association, Pending, Vec<u8>) {
+    let mut world = World::new();
+    let (client, pending, request) = request(&mut world, number);
+    let mut packets = [Packet::new(request, 0)];
+    let verdicts = world.answer(&mut packets);
+    let [Packet { mut bytes, .. }] = packets;
+    bytes.truncate(verdicts[0].reply_bytes.into());
+    (client, pending, bytes)
+}
+
+/// The genuine datagram with another plaintext, as whoever holds the client's keys can make it.
+fn enclosing(
+    genuine: &[u8],
+    number: usize,
+    key: impl Fn(&ClientKeys) -> &[u8],
+    plaintext: &[u8],
+) -> Vec<u8> {
+    let keys = client_keys(&mut World::new(), number);
+    let algorithm = keys.algorithm();
+    let start = authenticator_start(genuine).expect("genuine");
+    let room =
+        DATAGRAM_BYTES - AuthenticatorLayout::bytes(algorithm.nonce_bytes(), start + TAG_BYTES);
+    let plaintext = &plaintext[..plaintext.len().min(room) & !3];
+    let ciphertext_bytes = plaintext.len() + TAG_BYTES;
+    let layout = AuthenticatorLayout::new(start, algorithm.nonce_bytes(), ciphertext_bytes, 0);
+    let mut datagram = genuine[..start].to_vec();
+    datagram.resize(layout.end, 0);
+    layout.put_frame(&mut datagram);
+    let (before, text) = datagram.split_at_mut(layout.ciphertext.start());
+    text[algorithm.plaintext_offset()..][..plaintext.len()].copy_from_slice(plaintext);
+    let nonce = &before[layout.nonce.range()];
+    seal_one(algorithm, key(&keys), nonce, &before[..start], text).expect("lengths fit");
+    datagram
+}
+
+fn authenticator_start(datagram: &[u8]) -> Option<usize> {
+    [Direction::Request, Direction::Response].into_iter().find_map(|direction| {
+        match find(datagram, direction) {
+            Trailer::Nts(fields) => Some(fields.authenticator.start),
+            _ => None,
+        }
+    })
+}
+
+/// Whether all that the authenticator of `genuine` covers stands in `datagram`: what is behind it,
+/// and its own padding, is nobody's.
+fn is_authentic_copy(datagram: &[u8], genuine: &[u8]) -> bool {
+    authenticator_start(genuine).is_some_and(|start| datagram.starts_with(&genuine[..start]))
+}

@@ -1,0 +1,231 @@
+//! Every seed of the fuzz targets, through the targets, in an ordinary test run.
+
+#[allow(unreachable_pub, reason = "the library of another workspace")]
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use timeball::aead::Algorithm;
+use timeball::cookie::ntskeys;
+use timeball::cookie::ring::KeyRing;
+use timeball::engine::outcome::Outcome;
+use timeball::wire::ke::{Agreement, ErrorCode, Ids, Request, Response};
+
+/// A name and the bytes of one seed.
+type Seed = (String, Vec<u8>);
+
+fn folder(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target)
+}
+
+fn seeds(target: &str) -> Vec<Seed> {
+    let entries = fs::read_dir(folder(target)).expect("the seeds");
+    let mut seeds: Vec<Seed> = entries
+        .map(|entry| entry.expect("an entry"))
+        .map(|entry| {
+            (
+                entry.file_name().into_string().expect("ASCII"),
+                fs::read(entry.path()).expect("readable"),
+            )
+        })
+        .collect();
+    seeds.sort();
+    seeds
+}
+
+#[test]
+fn requests_reach_every_outcome() {
+    let outcomes: Vec<Outcome> =
+        seeds("ntp_request").iter().flat_map(|(_, seed)| targets::ntp_request(seed)).collect();
+    for outcome in Outcome::ALL.iter().filter(|&&outcome| outcome != Outcome::Undecided) {
+        assert!(outcomes.contains(outcome), "no seed comes to {}", outcome.name());
+    }
+}
+
+#[test]
+fn responses_are_taken_where_they_are_genuine() {
+    for (name, seed) in seeds("ntp_response") {
+        assert_eq!(targets::ntp_response(&seed), name.starts_with("reply"), "{name}");
+    }
+}
+
+#[test]
+fn ke_messages_are_what_they_are_called() {
+    for (name, seed) in seeds("ke_message") {
+        let is = |kind| name.starts_with(kind) || name.starts_with("both");
+        assert_eq!(targets::ke_message(&seed), (is("request"), is("response")), "{name}");
+    }
+}
+
+#[test]
+fn key_files_are_what_they_are_called() {
+    for (name, seed) in seeds("ntskeys") {
+        assert_eq!(targets::ntskeys(&seed), name.starts_with("keys"), "{name}");
+    }
+}
+
+/// Writes all seeds anew: `cargo test --test fuzz_seeds -- --ignored`.
+#[test]
+#[ignore = "writes into the source tree"]
+fn write_seeds() {
+    let all = [
+        ("ntp_request", request_seeds()),
+        ("ntp_response", response_seeds()),
+        ("ke_message", ke_seeds()),
+        ("ntskeys", key_file_seeds()),
+    ];
+    for (target, seeds) in all {
+        fs::create_dir_all(folder(target)).expect("a folder");
+        for (name, seed) in seeds {
+            fs::write(folder(target).join(name), seed).expect("written");
+        }
+    }
+}
+
+fn request_seeds() -> Vec<Seed> {
+    let genuine = targets::genuine_requests();
+    let [siv, siv_512, gcm, siv_eight, ..] = genuine else { panic!("six requests") };
+    let plain = |first: u8| [&[first][..], &[6; 39], &[0x5a; 8]].concat();
+    let with = |trailer: &[u8]| [&plain(0x23)[..], trailer].concat();
+    let damaged = |at: usize| {
+        let mut request = siv.clone();
+        request[at] ^= 0x80;
+        request
+    };
+    let authenticator = siv.len() - 40;
+    let mut lengths_wrong = siv.clone();
+    lengths_wrong[authenticator + 4..authenticator + 8].fill(0xff);
+    let mut identifier_doubled = siv.clone();
+    identifier_doubled.splice(84..84, siv[48..84].to_vec());
+    let unknown_field = [&[0x01, 0x04, 0, 28][..], &[0; 24]].concat();
+    let batch = |datagrams: &[&[u8]]| targets::batch_of(datagrams);
+    let mut truncated = batch(&[siv]);
+    truncated[0] |= 0x80;
+    let enclosed = |plaintext: &[u8]| {
+        let lead = targets::ENCLOSED | plaintext.len() as u16;
+        [&lead.to_be_bytes(), plaintext].concat()
+    };
+    let placeholder = [&[0x03, 0x04, 0, 104][..], &[0; 100]].concat();
+    vec![
+        ("nts_siv_256".into(), batch(&[siv])),
+        ("nts_siv_512".into(), batch(&[siv_512])),
+        ("nts_gcm_siv".into(), batch(&[gcm])),
+        ("nts_eight_cookies".into(), batch(&[siv_eight])),
+        ("nts_fields_behind".into(), batch(&[&[&siv[..], &unknown_field].concat()])),
+        ("nts_enclosed_placeholder".into(), enclosed(&placeholder)),
+        ("drop_enclosed".into(), enclosed(&[3, 4, 0xff, 0xff].repeat(8))),
+        ("nts_mixed".into(), batch(&[siv, &plain(0x23), siv_512, &damaged(90), gcm])),
+        ("nak_cookie".into(), batch(&[&damaged(90)])),
+        ("nak_header".into(), batch(&[&damaged(40)])),
+        ("plain_modes".into(), batch(&[&plain(0x23), &plain(0x1b), &plain(0x21), &plain(0x08)])),
+        ("plain_identifier".into(), batch(&[&siv[..84]])),
+        ("plain_unknown_field".into(), batch(&[&with(&unknown_field)])),
+        ("drop_version_mode_length".into(), batch(&[&plain(0x2b), &plain(0x24), &[0x23; 47], b""])),
+        ("drop_mac".into(), batch(&[&with(&[0; 20])])),
+        ("drop_malformed".into(), batch(&[&with(&[1, 4, 0xff, 0xff].repeat(8))])),
+        ("drop_incomplete".into(), batch(&[&siv[..authenticator]])),
+        ("drop_identifier_doubled".into(), batch(&[&identifier_doubled])),
+        ("drop_authenticator".into(), batch(&[&lengths_wrong])),
+        ("drop_truncated".into(), truncated),
+    ]
+}
+
+fn response_seeds() -> Vec<Seed> {
+    let replies = targets::genuine_replies();
+    let waiting = |number: usize, reply: &[u8]| [&[number as u8][..], reply].concat();
+    let genuine = replies.iter().enumerate();
+    let mut seeds: Vec<Seed> = genuine
+        .map(|(number, reply)| (format!("reply_{number}"), waiting(number, reply)))
+        .collect();
+    let cookies = [&[0x02, 0x04, 0, 104][..], &[7; 100]].concat().repeat(2);
+    seeds.push(("reply_enclosing_cookies".into(), [&[0x81][..], &cookies].concat()));
+    seeds.push(("reply_enclosing_garbage".into(), [&[0x80][..], &[0xff; 32]].concat()));
+    let mut forged = waiting(0, &replies[0]);
+    forged[40] ^= 1;
+    seeds.push(("forged".into(), forged));
+    seeds.push(("other_clients".into(), waiting(1, &replies[0])));
+    let mut nak = waiting(0, &replies[0][..84]);
+    nak[1..17].copy_from_slice(b"\xe4\x00\x06\x20\0\0\0\0\0\0\0\0NTSN");
+    seeds.push(("nak".into(), nak));
+    seeds.push(("plain".into(), waiting(0, &replies[0][..48])));
+    seeds
+}
+
+fn ke_seeds() -> Vec<Seed> {
+    let ids = |bytes: &'static [u8]| Ids::new(bytes).expect("an even length");
+    let emit_request = |request: Request<'_>| {
+        let mut text = Vec::new();
+        request.emit(&mut text).expect("short");
+        text
+    };
+    let emit_response = |response: Response<'_>| {
+        let mut text = Vec::new();
+        response.emit(&mut text).expect("short");
+        text
+    };
+    let usual = Request {
+        next_protocols: ids(&[0, 0]),
+        aeads: Some(ids(&[0, 15])),
+        compliant_128gcm: false,
+        server: None,
+        port: None,
+    };
+    let wide = Request {
+        next_protocols: ids(&[0, 0, 0x80, 1]),
+        aeads: Some(ids(&[0, 30, 0, 15, 0, 17])),
+        compliant_128gcm: true,
+        server: Some("time.example.org"),
+        port: Some(123),
+    };
+    let cookie = [0x5a; 64];
+    let agreement = |cookies: usize| Agreement {
+        next_protocols: ids(&[0, 0]),
+        aeads: Some(ids(&[0, 15])),
+        compliant_128gcm: true,
+        server: Some("2001:db8::1"),
+        port: Some(11123),
+        cookies: (0..cookies).map(|_| &cookie[..]).collect(),
+    };
+    let usual = emit_request(usual);
+    let behind = [&usual[..], &[0x40, 0, 0, 0]].concat();
+    let unknown = [&[0xc0, 0, 0, 1, 7][..], &usual].concat();
+    let ignored = [&[0x40, 0, 0, 1, 7][..], &usual].concat();
+    let error = Response::Error(ErrorCode::BAD_REQUEST);
+    vec![
+        ("broken_cut_off".into(), usual[..usual.len() - 1].to_vec()),
+        ("broken_data_behind".into(), behind),
+        ("broken_end_with_body".into(), vec![0x80, 0, 0, 1, 0]),
+        ("broken_unknown_critical".into(), unknown),
+        ("both_ways_ignored_record".into(), ignored),
+        ("both_ways_and_more".into(), emit_request(wide)),
+        ("response_error".into(), emit_response(error)),
+        ("response_eight_cookies".into(), emit_response(Response::Agreement(agreement(8)))),
+        ("both_ways_usual".into(), usual),
+    ]
+}
+
+fn key_file_seeds() -> Vec<Seed> {
+    let text = |algorithm| {
+        let mut byte = 0_u8;
+        let ring = KeyRing::generate(algorithm, |bytes| {
+            for place in bytes {
+                byte = byte.wrapping_add(37);
+                *place = byte;
+            }
+        });
+        ntskeys::emit(&ring, 86_400.5).to_string()
+    };
+    let (siv, gcm) = (text(Algorithm::AesSivCmac256), text(Algorithm::Aes128GcmSiv));
+    let old = siv.replacen("NKS1\n", "NKS0\n15 ", 1).replace(" 15\n", "\n");
+    let mixed: Vec<&str> = siv.lines().take(4).chain(gcm.lines().skip(4)).collect();
+    vec![
+        ("keys_siv".into(), siv.clone().into()),
+        ("keys_gcm".into(), gcm.clone().into()),
+        ("keys_old_form".into(), old.into()),
+        ("keys_mixed".into(), mixed.join("\n").into()),
+        ("broken_order".into(), siv.lines().rev().collect::<Vec<_>>().join("\n").into()),
+        ("broken_age".into(), siv.replace("86400.5", "nan").into()),
+    ]
+}

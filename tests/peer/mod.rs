@@ -1,0 +1,379 @@
+//! Other implementations as processes of their own, without the right to set the clock.
+//!
+//! Every peer is started through `setpriv`, which takes CAP_SYS_TIME out of the bounding set: the
+//! kernel then refuses every change of the clock, whatever the peer's options say. chronyd's `-x`
+//! alone would do, but NTPsec's ntpd calls adjtimex(2) even under `disable ntp`.
+#![allow(unreachable_pub, reason = "a module of one test program")]
+
+use std::fs::{File, Permissions};
+use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::common::server::{free_tcp_port, free_udp_port};
+
+/// Longer than any peer takes on a busy machine; reached only when something is wrong.
+const PEER_WAIT: Duration = Duration::from_secs(60);
+
+/// Between two looks at a peer.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long a peer may take to end before it is killed.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+
+/// The UDP port that ntpd always takes, also as a client.
+const NTP_PORT: u16 = 123;
+
+/// A running peer; ended when dropped.
+pub struct Peer {
+    child: Child,
+    /// What it printed, both streams.
+    log: PathBuf,
+}
+
+impl Peer {
+    fn start(mut command: Command, log: PathBuf) -> Self {
+        let file = File::create(&log).expect("a log file");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a second descriptor"))
+            .stderr(file)
+            .spawn()
+            .expect("setpriv (Debian package util-linux)");
+        Self { child, log }
+    }
+
+    /// What the peer printed so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).expect("the log file")
+    }
+
+    /// Asks `probe` until it has something; fails when the peer ends or takes too long.
+    pub fn wait<T>(&mut self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + PEER_WAIT;
+        loop {
+            if let Some(found) = probe() {
+                return found;
+            }
+            let ended = self.child.try_wait().expect("a child");
+            assert!(ended.is_none(), "{what}: the peer ended ({ended:?}):\n{}", self.log());
+            assert!(Instant::now() < deadline, "{what}: not in {PEER_WAIT:?}:\n{}", self.log());
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
+    /// The capabilities that the running peer has and can ever get again.
+    pub fn assert_it_cannot_set_the_clock(&self) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("the peer runs");
+        assert_no_clock_capability(&status);
+    }
+
+    /// Ends the peer as its service manager would, and waits for it.
+    pub fn stop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let deadline = Instant::now() + STOP_WAIT;
+        while let Ok(None) = self.child.try_wait() {
+            if Instant::now() >= deadline {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// `program` without CAP_SYS_TIME, now and for ever.
+pub fn without_clock(program: &Path) -> Command {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "chronyd and ntpd start as root only: run the tests as root"
+    );
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-sys_time", "--inh-caps", "-sys_time", "--"]).arg(program);
+    command
+}
+
+/// CAP_SYS_TIME is bit 25 (capabilities(7)) of each set in a `/proc/PID/status`.
+pub fn assert_no_clock_capability(status: &str) {
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        let line = status.lines().find_map(|line| line.strip_prefix(set)).expect("Linux has it");
+        let bits =
+            u64::from_str_radix(line.trim_start_matches(':').trim(), 16).expect("hexadecimal");
+        assert_eq!(bits >> 25 & 1, 0, "{set} holds CAP_SYS_TIME");
+    }
+}
+
+/// A directory that chronyd can still read as the user `_chrony`.
+fn open_directory() -> TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("ours");
+    directory
+}
+
+/// A copy of `file` in `directory` that everybody can read.
+fn readable_copy(file: &Path, directory: &Path) -> PathBuf {
+    let copy = directory.join(file.file_name().expect("a file"));
+    std::fs::write(&copy, std::fs::read(file).expect("readable")).expect("written");
+    std::fs::set_permissions(&copy, Permissions::from_mode(0o644)).expect("ours");
+    copy
+}
+
+/// chronyd, copied to `directory`: Debian's AppArmor profile for /usr/sbin/chronyd forbids it to
+/// read anything outside of /etc/chrony and /var/lib/chrony. The copy is made by `cp`, because a
+/// file that this process has open for writing cannot be executed as long as a child that another
+/// thread has just forked holds it too.
+fn chronyd_copy(directory: &Path) -> PathBuf {
+    let copy = directory.join("chronyd");
+    let copied = Command::new("cp").arg(installed("chronyd")).arg(&copy).status().expect("cp");
+    assert!(copied.success(), "chronyd cannot be copied to {}", directory.display());
+    copy
+}
+
+/// A program of the package chrony.
+fn installed(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/bin".into()])
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+        .unwrap_or_else(|| {
+            panic!("{name} is missing: run tests/install-peers, which installs the package chrony")
+        })
+}
+
+/// Takes the time once, as a user would try it, and exits.
+pub fn chronyd_once(ke_port: u16, ntp_port: u16, certificate: &Path) -> Output {
+    let directory = open_directory();
+    let certificate = readable_copy(certificate, directory.path());
+    without_clock(&chronyd_copy(directory.path()))
+        .args(["-x", "-Q", "-t", "5"])
+        .arg(format!("server 127.0.0.1 nts ntsport {ke_port} port {ntp_port} iburst maxsamples 1"))
+        .arg("nosystemcert")
+        .arg(format!("ntstrustedcerts {}", certificate.display()))
+        .output()
+        .expect("setpriv (Debian package util-linux)")
+}
+
+/// A chronyd that stays.
+pub struct Chronyd {
+    /// Its process.
+    pub peer: Peer,
+    socket: PathBuf,
+    directory: TempDir,
+}
+
+impl Chronyd {
+    /// Starts it with these lines of configuration, the clock left alone, its files in a directory
+    /// of its own, `DIR` in the lines. As root: dropping to another user is what
+    /// [`chronyd_once`] shows.
+    fn start(lines: &str, files: &[(&str, &[u8])]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        // chronyd opens no command socket in a directory that others can enter.
+        std::fs::set_permissions(path, Permissions::from_mode(0o700)).expect("ours");
+        for (name, content) in files {
+            std::fs::write(path.join(name), content).expect("written");
+        }
+        let socket = path.join("chronyd.sock");
+        let text = format!(
+            "user root\ncmdport 0\nbindcmdaddress {}\npidfile {}\n{}\n",
+            socket.display(),
+            path.join("chronyd.pid").display(),
+            lines.replace("DIR", &path.display().to_string()),
+        );
+        let configuration = path.join("chrony.conf");
+        std::fs::write(&configuration, text).expect("written");
+        let mut command = without_clock(&chronyd_copy(path));
+        command.args(["-x", "-d", "-f"]).arg(configuration);
+        let mut peer = Peer::start(command, path.join("log"));
+        peer.wait("chronyd answers chronyc", || chronyc(&socket, &["activity"]));
+        peer.assert_it_cannot_set_the_clock();
+        Self { peer, socket, directory }
+    }
+
+    /// A client that polls 16 times a second.
+    pub fn client(ke_port: u16, certificate: &Path) -> Self {
+        let certificate = std::fs::read(certificate).expect("readable");
+        Self::start(
+            &format!(
+                "server 127.0.0.1 nts ntsport {ke_port} minpoll -4 maxpoll -4 iburst\n\
+                 port 0\nnosystemcert\nntstrustedcerts DIR/cert.pem"
+            ),
+            &[("cert.pem", &certificate)],
+        )
+    }
+
+    /// Repeats a command of `chronyc` until `probe` finds something in what it prints.
+    pub fn wait<T>(
+        &mut self,
+        what: &str,
+        command: &[&str],
+        probe: impl Fn(&str) -> Option<T>,
+    ) -> T {
+        let socket = &self.socket;
+        self.peer.wait(what, || probe(&chronyc(socket, command)?))
+    }
+}
+
+/// What `chronyc` prints; `None` while there is no answer.
+fn chronyc(socket: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(installed("chronyc"))
+        .arg("-h")
+        .arg(socket)
+        .arg("-N")
+        .args(arguments)
+        .output()
+        .expect("chronyc");
+    output.status.success().then(|| String::from_utf8(output.stdout).expect("text"))
+}
+
+/// A chronyd that serves NTS on 127.0.0.1.
+pub struct ChronydServer {
+    /// The program.
+    pub chronyd: Chronyd,
+    /// UDP port.
+    pub ntp_port: u16,
+    /// TCP port.
+    pub ke_port: u16,
+}
+
+impl ChronydServer {
+    /// Starts one at stratum 5 with a certificate that `timeball cert` makes. Given `ntskeys`, it
+    /// serves under these keys and never changes them.
+    pub fn start(ntskeys: Option<&str>) -> Self {
+        let made = tempfile::tempdir().expect("a directory");
+        let status = Command::new(env!("CARGO_BIN_EXE_timeball"))
+            .args(["cert", "self-signed", "--name", "127.0.0.1", "--out"])
+            .arg(made.path())
+            .stdout(Stdio::null())
+            .status()
+            .expect("the program");
+        assert!(status.success());
+        let read = |name| std::fs::read(made.path().join(name)).expect("made");
+        let (certificate, key) = (read("cert.pem"), read("key.pem"));
+        let mut files = vec![("cert.pem", &certificate[..]), ("key.pem", &key[..])];
+        files.extend(ntskeys.map(|text| ("ntskeys", text.as_bytes())));
+        let (ntp_port, ke_port) = (free_udp_port(), free_tcp_port());
+        let rotation = if ntskeys.is_some() { "ntsrotate 0" } else { "" };
+        let chronyd = Chronyd::start(
+            &format!(
+                "port {ntp_port}\nntsport {ke_port}\nbindaddress 127.0.0.1\nbindaddress ::1\n\
+                 allow 127.0.0.1\nlocal stratum 5\nntsserverkey DIR/key.pem\n\
+                 ntsservercert DIR/cert.pem\nntsdumpdir DIR\n{rotation}"
+            ),
+            &files,
+        );
+        Self { chronyd, ntp_port, ke_port }
+    }
+
+    /// The certificate, which is its own anchor of trust.
+    pub fn certificate(&self) -> PathBuf {
+        self.chronyd.directory.path().join("cert.pem")
+    }
+
+    /// Its key file as it is now.
+    pub fn ntskeys(&self) -> String {
+        std::fs::read_to_string(self.chronyd.directory.path().join("ntskeys")).expect("written")
+    }
+}
+
+/// NTPsec's ntpd as a client.
+pub struct Ntpd {
+    /// Its process.
+    pub peer: Peer,
+    directory: TempDir,
+}
+
+impl Ntpd {
+    /// Starts one that polls as often as it can. It disciplines nothing: it is told not to
+    /// (`disable ntp`), and it has not the right to.
+    pub fn client(ke_port: u16, certificate: &Path) -> Self {
+        let program =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/ntpsec/usr/sbin/ntpd");
+        assert!(
+            program.is_file(),
+            "NTPsec's ntpd is missing: run tests/install-peers, which unpacks the package ntpsec \
+             into target/peers/ntpsec"
+        );
+        wait_for_the_ntp_port();
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        let text = format!(
+            "disable ntp\n\
+             interface ignore all\ninterface ignore wildcard\ninterface listen 127.0.0.1\n\
+             server 127.0.0.1:{ke_port} nts ca {certificate} minpoll 0 maxpoll 0\n\
+             statsdir {path}/\nstatistics peerstats\n\
+             filegen peerstats file peerstats type none enable\n",
+            certificate = certificate.display(),
+            path = path.display(),
+        );
+        let configuration = path.join("ntp.conf");
+        std::fs::write(&configuration, text).expect("written");
+        let mut command = without_clock(&program);
+        command.arg("-n").arg("-c").arg(configuration);
+        command.arg("-p").arg(path.join("pid")).arg("-f").arg(path.join("drift"));
+        let peer = Peer::start(command, path.join("log"));
+        Self { peer, directory }
+    }
+
+    /// Waits for samples and returns them all.
+    pub fn wait_for_samples(&mut self, count: usize) -> Vec<NtpdSample> {
+        let file = self.directory.path().join("peerstats");
+        self.peer.wait("ntpd takes samples", || {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            let samples: Vec<_> = text.lines().filter_map(NtpdSample::parse).collect();
+            (samples.len() >= count).then_some(samples)
+        })
+    }
+}
+
+/// A line of ntpd's `peerstats`: day, second, address, status, offset, delay and more.
+#[derive(Debug)]
+pub struct NtpdSample {
+    /// The peer's status word.
+    pub status: u16,
+    /// Offset in seconds.
+    pub offset_seconds: f64,
+}
+
+impl NtpdSample {
+    /// RFC 9327 figure 3: configured, authentication enabled, authentic, reachable.
+    pub const AUTHENTIC: u16 = 0xf000;
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split(' ').skip(3);
+        let status = u16::from_str_radix(words.next()?, 16).ok()?;
+        Some(Self { status, offset_seconds: words.next()?.parse().ok()? })
+    }
+}
+
+/// Another run of these tests may have it; any other owner stays.
+fn wait_for_the_ntp_port() {
+    let deadline = Instant::now() + PEER_WAIT;
+    while let Err(error) = UdpSocket::bind(("127.0.0.1", NTP_PORT)) {
+        assert!(
+            Instant::now() < deadline,
+            "UDP port {NTP_PORT} of 127.0.0.1 cannot be had ({error}), and ntpd takes no other: \
+             stop the time server that has it (`ss -lnup` names it)"
+        );
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+}
