@@ -71,7 +71,7 @@ pub fn cases() -> Vec<Case> {
         case!(c043_dripping_does_not_prolong),
         case!(c044_no_tickets_and_no_early_data),
         case!(c044_key_updates_come_to_an_end),
-        case!(c046_a_crash_does_not_stop_ntp),
+        case!(c046_killed_key_establishment_does_not_stop_ntp),
     ]
 }
 
@@ -687,7 +687,7 @@ fn c044_key_updates_come_to_an_end(server: &Server) {
     ask(server, &good_request()).assert_agreed();
 }
 
-fn c046_a_crash_does_not_stop_ntp(_: &Server) {
+fn c046_killed_key_establishment_does_not_stop_ntp(_: &Server) {
     let server = server_with("");
     let before = ask(&server, &good_request());
     let responder = server.role_pid("responder").expect("a process");
