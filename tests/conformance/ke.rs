@@ -71,7 +71,7 @@ pub fn cases() -> Vec<Case> {
         case!(c043_dripping_does_not_prolong),
         case!(c044_no_tickets_and_no_early_data),
         case!(c044_key_updates_come_to_an_end),
-        case!(c046_a_crash_does_not_stop_ntp),
+        case!(c046_killed_key_establishment_does_not_stop_ntp),
     ]
 }
 
@@ -403,27 +403,26 @@ fn beginnings() -> Vec<Vec<u8>> {
         .into()
 }
 
-fn c027_incomplete_at_timeout(server: &Server) {
+fn c027_incomplete_at_timeout(_: &Server) {
+    let server = server_with("timeout_seconds = 2");
     let mut clients: Vec<Client> = Vec::new();
     for beginning in beginnings() {
-        let mut client = Client::connect(server);
+        let mut client = Client::connect(&server);
         client.say(&beginning);
         clients.push(client);
     }
     clients.iter_mut().for_each(|client| client.reply().assert_error(1));
 }
 
-/// The end of input ends the wait: the server of this test has a minute of patience.
-fn c027_closed_before_the_end(_: &Server) {
-    let server = server_with("timeout_seconds = 60");
+fn c027_closed_before_the_end(server: &Server) {
     for beginning in beginnings() {
-        let mut client = Client::connect(&server);
+        let mut client = Client::connect(server);
         client.tls.writer().write_all(&beginning).expect("room");
         client.tls.send_close_notify();
         client.flush().expect("sent");
         client.reply().assert_error(1);
 
-        let mut client = Client::connect(&server);
+        let mut client = Client::connect(server);
         client.say(&beginning);
         client.socket.shutdown(Shutdown::Write).expect("half closed");
         client.reply().assert_error(1);
@@ -627,19 +626,19 @@ fn c043_idle_connections_block_nobody(_: &Server) {
 
 fn c043_idle_connections_end_in_time(_: &Server) {
     let begin = Instant::now();
-    let server = server_with("timeout_seconds = 1");
+    let server = server_with("timeout_seconds = 2");
     let (sockets, mut clients) = idle(&server, 16);
     for mut socket in sockets {
         let end = socket.read(&mut [0; 16]).expect("closed by the server");
         assert_eq!(end, 0, "an answer to nothing");
     }
     clients.iter_mut().for_each(|client| client.reply().assert_error(1));
-    assert!(begin.elapsed() >= Duration::from_millis(900), "it was not the timer");
+    assert!(begin.elapsed() >= Duration::from_secs(2), "it was not the timer");
 }
 
 /// A client that always has something to say has no more time than others.
 fn c043_dripping_does_not_prolong(_: &Server) {
-    let server = server_with("timeout_seconds = 1");
+    let server = server_with("timeout_seconds = 2");
     let mut client = Client::connect(&server);
     let begin = Instant::now();
     let request = long_request(KE_REQUEST_BYTES_MAX);
@@ -669,27 +668,26 @@ fn c044_no_tickets_and_no_early_data(server: &Server) {
     }
 }
 
-/// The server of this test has a minute of patience: it is the flood that ends the connection.
-fn c044_key_updates_come_to_an_end(_: &Server) {
-    let server = server_with("timeout_seconds = 60");
-    let mut client = Client::connect(&server);
+/// The server has a minute of patience: it is the flood that ends the connection.
+fn c044_key_updates_come_to_an_end(server: &Server) {
+    let mut client = Client::connect(server);
     let update =
         |client: &mut Client| client.tls.refresh_traffic_keys().is_ok() && client.flush().is_ok();
     let _ = (0..1000).take_while(|_| update(&mut client)).count();
     let (bytes, _) = client.finish();
     assert!(bytes.is_empty());
     // With data between them, which makes them look less like a flood.
-    let mut client = Client::connect(&server);
+    let mut client = Client::connect(server);
     let piece = record(0x4001, &[]);
     let update = |client: &mut Client| {
         client.tls.refresh_traffic_keys().is_ok() && client.try_say(&piece).is_ok()
     };
     let _ = (0..10_000).take_while(|_| update(&mut client)).count();
     client.finish();
-    ask(&server, &good_request()).assert_agreed();
+    ask(server, &good_request()).assert_agreed();
 }
 
-fn c046_a_crash_does_not_stop_ntp(_: &Server) {
+fn c046_killed_key_establishment_does_not_stop_ntp(_: &Server) {
     let server = server_with("");
     let before = ask(&server, &good_request());
     let responder = server.role_pid("responder").expect("a process");

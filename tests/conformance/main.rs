@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 
 use common::server::Server;
 use libtest_mimic::{Arguments, Failed, Trial};
+use timeball::aead::Algorithm;
 
 /// A test of one line.
 pub struct Case {
@@ -73,12 +74,14 @@ fn number(name: &str) -> u16 {
     name[1..4].parse().expect("cNNN_")
 }
 
-/// One server for all tests that do not need their own.
+/// One server for all tests that do not need their own. Its key establishment has more patience
+/// than any test: an answer to what is wrong cannot be mistaken for one that comes of a timeout.
 static SERVER: Mutex<Option<Arc<Server>>> = Mutex::new(None);
 
 fn server() -> Arc<Server> {
     let mut server = SERVER.lock().unwrap_or_else(|error| error.into_inner());
-    Arc::clone(server.get_or_insert_with(|| Arc::new(Server::start())))
+    let start = || Server::start_with(Algorithm::AesSivCmac256, "", "", "timeout_seconds = 60");
+    Arc::clone(server.get_or_insert_with(|| Arc::new(start())))
 }
 
 type Results = Arc<Mutex<BTreeMap<u16, bool>>>;
