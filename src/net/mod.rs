@@ -3,6 +3,7 @@
 //! A port is a way to get batches of datagrams in and out: [`mmsg`] through the kernel's sockets,
 //! [`memory`] for tests. [`worker::run`] drives any of them by the same four verbs.
 
+mod lend;
 pub mod memory;
 pub mod mmsg;
 pub mod worker;
