@@ -7,3 +7,4 @@ pub mod message;
 pub mod mmsg;
 pub mod socket;
 pub mod steering;
+pub mod uring;
