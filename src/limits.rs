@@ -91,6 +91,23 @@ pub const SWEEP_INTERVAL: Duration = CLOCK_LOOK_INTERVAL;
 /// device needs to drain its queue, shorter than a client waits.
 pub const SEND_BUFFER_WAIT: Duration = Duration::from_millis(10);
 
+/// Receive buffers that one ring offers to the kernel. The kernel takes some 32 datagrams of one
+/// socket at a time, and leaves the others in the socket's own buffer until it is asked again, so
+/// this is room for eight batches in flight. They are used in turn: more would only drive more of
+/// the second-level cache out (these are 416 KiB). A power of two, as the kernel wants it.
+pub const URING_BUFFERS: usize = 256;
+
+/// Operations that can wait for one `io_uring_enter`: a batch of replies, and every socket's
+/// receive and the waking to be armed again. A power of two, as the kernel makes it.
+pub const URING_SUBMISSIONS: usize = 128;
+
+/// Completions that can wait to be looked at. See the assertion at the end for what they are.
+pub const URING_COMPLETIONS: usize = 1024;
+
+/// How often the kernel is asked again to take operations that it has no memory for. It frees
+/// memory in between, so a second time is rare; after so many the ring counts as broken.
+pub const URING_SUBMIT_ATTEMPTS: usize = 1000;
+
 // Key establishment (src/ke, src/wire/ke.rs)
 
 /// The port of NTS-KE servers (RFC 8915 section 7.1).
@@ -209,6 +226,12 @@ pub const QUERY_TIMEOUT_SECONDS_DEFAULT: u64 = 5;
 const _: () = assert!(
     DATAGRAM_BYTES.is_multiple_of(64) && (DATAGRAM_BYTES / 64) % 2 == 1,
     "an odd number of cache lines"
+);
+const _: () = assert!(URING_BUFFERS.is_power_of_two() && URING_BUFFERS <= 1 << 15);
+const _: () = assert!(URING_SUBMISSIONS > BATCH_DATAGRAMS + SOCKETS_PER_WORKER);
+const _: () = assert!(
+    URING_COMPLETIONS > 2 * URING_BUFFERS + 2 * BATCH_DATAGRAMS + SOCKETS_PER_WORKER,
+    "a datagram in each buffer, a failed reply to as many before them, each socket's end"
 );
 const _: () = assert!(COOKIE_BYTES_MAX.is_multiple_of(COOKIE_BYTES_MULTIPLE));
 const _: () = assert!(NONCE_BUFFER_BYTES.is_multiple_of(16) && NONCE_BUFFER_BYTES > 64);

@@ -10,16 +10,15 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::time::{ClockId, clock_gettime};
 
+use super::lend::lend;
 use super::{Batch, Port, PortCounters};
-use crate::engine::batch::{Datagram, Verdicts};
+use crate::engine::batch::Verdicts;
 use crate::limits::{
     BATCH_DATAGRAMS, DATAGRAM_BYTES, SEND_BUFFER_WAIT, SOCKETS_PER_WORKER, SWEEP_INTERVAL,
 };
-use crate::sys::control;
-use crate::sys::mmsg::{self, Envelope, Outgoing, Payload};
-use crate::wire::timestamp::NtpTimestamp;
+use crate::sys::message::{Envelope, Payload};
+use crate::sys::mmsg::{self, Outgoing};
 
 /// See the module.
 #[derive(Debug)]
@@ -101,27 +100,8 @@ impl Port for MmsgPort {
     }
 
     fn batch(&mut self) -> Batch<'_> {
-        let mut fallback_arrival = None;
         let received = self.payloads.iter_mut().zip(&mut *self.envelopes).take(self.received);
-        let mut batch = Batch::new();
-        for (payload, envelope) in received {
-            let control = control::read(&envelope.control.0[..envelope.control_bytes]);
-            let arrival = control.arrival.unwrap_or_else(|| {
-                self.counters.receive_timestamps_missing += 1;
-                *fallback_arrival.get_or_insert_with(realtime)
-            });
-            envelope.control_bytes = match control.destination {
-                Some(destination) => control::write_source(&mut envelope.control, destination),
-                None => 0,
-            };
-            batch.push(Datagram {
-                bytes: &mut payload[..envelope.payload_bytes],
-                arrival,
-                source: envelope.peer(),
-                truncated: envelope.truncated,
-            });
-        }
-        batch
+        lend(received, &mut self.counters)
     }
 
     fn send(&mut self, verdicts: &Verdicts) {
@@ -171,9 +151,4 @@ impl Port for MmsgPort {
 fn wait_for_send_buffer(socket: &UdpSocket) {
     let timeout = Timespec { tv_sec: 0, tv_nsec: SEND_BUFFER_WAIT.subsec_nanos().into() };
     let _ = poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&timeout));
-}
-
-fn realtime() -> NtpTimestamp {
-    let now = clock_gettime(ClockId::Realtime);
-    NtpTimestamp::from_unix(now.tv_sec, now.tv_nsec as u32)
 }

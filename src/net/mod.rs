@@ -1,10 +1,13 @@
 //! The worker loop and its ports.
 //!
-//! A port is a way to get batches of datagrams in and out: [`mmsg`] through the kernel's sockets,
-//! [`memory`] for tests. [`worker::run`] drives any of them by the same four verbs.
+//! A port is a way to get batches of datagrams in and out: [`mmsg`] and [`uring`] through the
+//! kernel's sockets, [`memory`] for tests. [`worker::run`] drives any of them by the same four
+//! verbs.
 
+mod lend;
 pub mod memory;
 pub mod mmsg;
+pub mod uring;
 pub mod worker;
 
 use arrayvec::ArrayVec;
@@ -39,6 +42,9 @@ pub struct PortCounters {
     pub receive_timestamps_missing: u64,
     /// Receive calls that failed.
     pub receive_errors: u64,
+    /// Times that all receive buffers of a ring were in use. The datagrams waited in their
+    /// socket meanwhile. Always 0 for a port that has no ring.
+    pub buffers_exhausted: u64,
     /// Replies that the kernel refused: no route, a forbidden address, no memory.
     pub send_errors: u64,
     /// Replies dropped because the socket's send buffer stayed full.

@@ -3,6 +3,8 @@
 pub mod adjtimex;
 pub mod control;
 pub mod file;
+pub mod message;
 pub mod mmsg;
 pub mod socket;
 pub mod steering;
+pub mod uring;

@@ -1,0 +1,106 @@
+//! One datagram as `recvmsg(2)` and `sendmsg(2)` see it: what the ports share.
+#![allow(unsafe_code, reason = "`msghdr` cannot be written as a literal in every C library")]
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use super::control::{self, ControlBuffer};
+use crate::limits::DATAGRAM_BYTES;
+use crate::wire::timestamp::NtpTimestamp;
+
+/// Payload buffer of one datagram.
+pub type Payload = [u8; DATAGRAM_BYTES];
+
+/// Everything about one datagram but its payload, as the kernel reads and writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope {
+    pub(super) name: SocketName,
+    pub(super) name_bytes: u32,
+    pub(super) control: ControlBuffer,
+    pub(super) control_bytes: usize,
+    /// Length of the payload.
+    pub payload_bytes: usize,
+    /// The payload did not fit (`MSG_TRUNC`).
+    pub truncated: bool,
+}
+
+/// Room for `sockaddr_in` (16 bytes) and `sockaddr_in6` (28 bytes), aligned like both.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(4))]
+pub(super) struct SocketName(pub(super) [u8; size_of::<libc::sockaddr_in6>()]);
+
+impl Envelope {
+    /// An envelope to receive into.
+    pub const EMPTY: Self = Self {
+        name: SocketName([0; size_of::<libc::sockaddr_in6>()]),
+        name_bytes: 0,
+        control: ControlBuffer::ZERO,
+        control_bytes: 0,
+        payload_bytes: 0,
+        truncated: false,
+    };
+
+    /// The other end. The unspecified address where the kernel gave a family that is not IP,
+    /// which a UDP socket of ours never receives.
+    pub fn peer(&self) -> SocketAddr {
+        let name = &self.name.0;
+        let family = i32::from(u16::from_ne_bytes([name[0], name[1]]));
+        let port = u16::from_be_bytes([name[2], name[3]]);
+        if family == libc::AF_INET6 {
+            let address: [u8; 16] = *name[8..].first_chunk().expect("28 bytes");
+            let scope = u32::from_ne_bytes(*name[24..].first_chunk().expect("28 bytes"));
+            SocketAddrV6::new(Ipv6Addr::from(address), port, 0, scope).into()
+        } else if family == libc::AF_INET {
+            let address: [u8; 4] = *name[4..].first_chunk().expect("28 bytes");
+            SocketAddr::from((Ipv4Addr::from(address), port))
+        } else {
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))
+        }
+    }
+
+    /// Turns the envelope of a request into that of its reply: the control messages that came are
+    /// replaced by the one that makes the reply leave from the address that was asked. Returns
+    /// when the request arrived, if the kernel said so.
+    pub fn turn(&mut self) -> Option<NtpTimestamp> {
+        let received = control::read(&self.control.0[..self.control_bytes]);
+        self.control_bytes = match received.destination {
+            Some(destination) => control::write_source(&mut self.control, destination),
+            None => 0,
+        };
+        received.arrival
+    }
+
+    /// Copies in a name and control messages that the kernel wrote elsewhere; what has no room is
+    /// left out.
+    pub(super) fn fill(&mut self, name: &[u8], control: &[u8]) {
+        let name_bytes = name.len().min(size_of::<SocketName>());
+        self.name.0[..name_bytes].copy_from_slice(&name[..name_bytes]);
+        self.name_bytes = name_bytes as u32;
+        self.control_bytes = control.len().min(size_of::<ControlBuffer>());
+        self.control.0[..self.control_bytes].copy_from_slice(&control[..self.control_bytes]);
+    }
+}
+
+/// A header whose fields are all zero.
+pub(super) const fn empty_header() -> libc::msghdr {
+    // SAFETY: `msghdr` is integers and pointers, for which all zero bytes are a value. Some C
+    // libraries have private padding fields, so it cannot be written as a literal.
+    unsafe { std::mem::zeroed() }
+}
+
+/// The header of a message with these parts. It is as good as the pointers to them.
+pub(super) fn header(
+    name: &mut SocketName,
+    name_bytes: u32,
+    vector: &mut libc::iovec,
+    control: &mut ControlBuffer,
+    control_bytes: usize,
+) -> libc::msghdr {
+    let mut header = empty_header();
+    header.msg_name = name.0.as_mut_ptr().cast();
+    header.msg_namelen = name_bytes;
+    header.msg_iov = vector;
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = control_bytes as _;
+    header
+}
