@@ -9,6 +9,7 @@ use crate::aead::{Aead, Algorithm};
 use crate::certificate::describe::Description;
 use crate::clock::source::Source;
 use crate::config::checked::{KeSettings, Settings};
+use crate::net::PortChoice;
 use crate::process::supervisor::ntp_port;
 
 pub(super) struct Banner<'a> {
@@ -24,7 +25,13 @@ impl Display for Banner<'_> {
         writeln!(out, "timeball {} serves time", env!("CARGO_PKG_VERSION"))?;
         writeln!(out, "  NTP          udp {}", list(&self.settings.ntp_listen))?;
         let cpus: Vec<String> = self.cpus.iter().map(usize::to_string).collect();
-        writeln!(out, "  workers      {}, on processor {}", cpus.len(), cpus.join(", "))?;
+        let port = match self.settings.port {
+            PortChoice::Auto => "mmsg (auto)",
+            PortChoice::Mmsg => "mmsg",
+            PortChoice::Uring => "uring",
+        };
+        let cpus = (cpus.len(), cpus.join(", "));
+        writeln!(out, "  workers      {}, on processor {}, port {port}", cpus.0, cpus.1)?;
         match &self.settings.ke {
             Some(ke) => self.key_establishment(out, ke)?,
             None => writeln!(out, "  NTS          off: the configuration names no certificate")?,

@@ -26,6 +26,7 @@ use crate::limits::{
     CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, KE_CONNECTIONS_DEFAULT,
     KE_TIMEOUT_DEFAULT,
 };
+use crate::net::PortChoice;
 use crate::process::start::{KeyEstablishmentStart, ResponderStart};
 use crate::process::supervisor::{ServeError, Server, Sockets, ntp_port};
 
@@ -121,7 +122,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     let sockets = Sockets::open(&settings.ntp_listen, cpus.len(), ke_listen)?;
     steer(&sockets, &mut random);
     let banner = Banner { settings: &settings, chain: &chain, cpus: &cpus }.to_string();
-    let responder = ResponderStart { cpus, clock: settings.clock, keys };
+    let responder = ResponderStart { cpus, port: settings.port, clock: settings.clock, keys };
     let server = Server { sockets, responder, key_establishment };
     server.run(|| print!("{banner}"))?;
     Ok(())
@@ -190,6 +191,7 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
         state_directory,
         ntp_listen: with_port(EMBEDDED_NTP_PORT),
         workers: WorkerSettings::default(),
+        port: PortChoice::default(),
         clock: ClockSettings::of(source::suggest().map_err(Error::Clock)?),
         ke: Some(KeSettings {
             listen: with_port(EMBEDDED_KE_PORT),

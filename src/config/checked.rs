@@ -16,6 +16,7 @@ use crate::limits::{
     KERNEL_STRATUM_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT, NTS_KE_PORT, SOCKETS_PER_WORKER,
     WORKERS_MAX,
 };
+use crate::net::PortChoice;
 
 /// All settings of a server.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +27,8 @@ pub struct Settings {
     pub ntp_listen: Vec<SocketAddr>,
     /// Who answers there.
     pub workers: WorkerSettings,
+    /// How datagrams come and go.
+    pub port: PortChoice,
     /// Where the time comes from.
     pub clock: ClockSettings,
     /// Key establishment; without it the server answers plain NTP only.
@@ -123,6 +126,7 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         state_directory: raw.state_directory.clone().unwrap_or_else(|| "/var/lib/timeball".into()),
         ntp_listen,
         workers: workers(text, &raw.ntp)?,
+        port: raw.ntp.port.unwrap_or_default(),
         clock: clock(text, &raw.clock)?,
         ke: ke(text, &raw.ke)?,
     })

@@ -58,6 +58,17 @@ pub const KEYS: &[Key] = &[
         ],
     },
     Key {
+        section: "ntp",
+        name: "port",
+        sample: "\"auto\"",
+        is_default: true,
+        help: &[
+            "How datagrams come and go. \"mmsg\": recvmmsg and sendmmsg, on every Linux.",
+            "\"uring\": io_uring; refuses to start where the kernel or a container forbids it.",
+            "\"auto\": what measures best, today mmsg.",
+        ],
+    },
+    Key {
         section: "clock",
         name: "source",
         sample: "\"kernel\"",

@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys;
 use crate::clock::source::Source;
+use crate::net::PortChoice;
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -26,6 +27,7 @@ pub(super) struct RawNtp {
     pub(super) listen: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) workers: Option<Spanned<i64>>,
     pub(super) cpus: Option<Spanned<String>>,
+    pub(super) port: Option<PortChoice>,
 }
 
 /// Section `clock`.

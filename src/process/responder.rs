@@ -17,7 +17,9 @@ use crate::clock::source::HostClock;
 use crate::config::checked::ClockSettings;
 use crate::cookie::ntskeys;
 use crate::engine::Engine;
+use crate::net::PortChoice;
 use crate::net::mmsg::MmsgPort;
+use crate::net::uring::UringPort;
 use crate::net::worker::Worker;
 
 /// Serves until SIGTERM. In this order:
@@ -42,6 +44,7 @@ pub fn run(start: StartMessage, sockets: Vec<OwnedFd>, report: &Report) -> Resul
             wake.try_clone().map_err(|error| RoleError::new("a worker cannot be woken", error))?;
         let duty = Duty {
             cpu,
+            port: start.port,
             sockets: sockets.by_ref().take(sockets_per_worker).collect(),
             wake,
             clock: start.clock,
@@ -50,8 +53,7 @@ pub fn run(start: StartMessage, sockets: Vec<OwnedFd>, report: &Report) -> Resul
         };
         workers.push(spawn(duty, ready.clone())?);
     }
-    drop((ready, keys));
-    for result in readiness {
+    for result in readiness.iter().take(workers.len()) {
         result?;
     }
     report.ready();
@@ -68,6 +70,7 @@ pub fn run(start: StartMessage, sockets: Vec<OwnedFd>, report: &Report) -> Resul
 /// What one worker is given.
 struct Duty {
     cpu: usize,
+    port: PortChoice,
     sockets: Vec<UdpSocket>,
     wake: OwnedFd,
     clock: ClockSettings,
@@ -80,28 +83,42 @@ fn spawn(duty: Duty, ready: Sender<Result<(), RoleError>>) -> Result<JoinHandle<
     let work = move || {
         // Before anything is allocated, so that a worker's memory is near its processor.
         let is_pinned = core_affinity::set_for_current(CoreId { id: duty.cpu });
-        let prepared = if is_pinned {
-            prepare(&duty)
+        let served = if is_pinned {
+            serve(duty, &ready)
         } else {
             Err(RoleError(format!("a worker cannot be bound to processor {}", duty.cpu)))
         };
-        match prepared {
-            Ok(mut worker) => {
-                let mut port = MmsgPort::new(duty.sockets, duty.wake);
-                // The receiver lives until every worker has said this.
-                let _ = ready.send(Ok(()));
-                drop((ready, duty.keys));
-                worker.run(&mut port, &duty.stop);
-            }
-            Err(error) => {
-                let _ = ready.send(Err(error));
-            }
+        if let Err(error) = served {
+            // The receiver lives until every worker has said whether it can serve.
+            let _ = ready.send(Err(error));
         }
     };
     thread::Builder::new()
         .name("worker".to_owned())
         .spawn(work)
         .map_err(|error| RoleError::new("a worker cannot be started", error))
+}
+
+/// Prepares a worker, says that it is ready, and runs its loop.
+fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleError> {
+    let mut worker = prepare(&duty)?;
+    let Duty { sockets, wake, stop, port, .. } = duty;
+    // The one place where ports differ: the loop is made for each.
+    match port {
+        PortChoice::Auto | PortChoice::Mmsg => {
+            let mut port = MmsgPort::new(sockets, wake);
+            let _ = ready.send(Ok(()));
+            worker.run(&mut port, &stop);
+        }
+        PortChoice::Uring => {
+            let mut port = UringPort::new(sockets, wake).map_err(|unavailable| {
+                RoleError(format!("{unavailable}; or set ntp.port = \"mmsg\""))
+            })?;
+            let _ = ready.send(Ok(()));
+            worker.run(&mut port, &stop);
+        }
+    }
+    Ok(())
 }
 
 fn prepare(duty: &Duty) -> Result<Worker, RoleError> {

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::role::Role;
 use crate::config::checked::ClockSettings;
 use crate::limits::ROLE_READY_WAIT;
+use crate::net::PortChoice;
 
 /// Descriptor of the start message.
 const START_FD: RawFd = 3;
@@ -32,6 +33,8 @@ pub struct ResponderStart {
     /// The processor of each worker. The sockets come in this order, all of the first worker
     /// first.
     pub cpus: Vec<usize>,
+    /// How datagrams come and go.
+    pub port: PortChoice,
     /// Where the time comes from.
     pub clock: ClockSettings,
     /// Master keys as `ntskeys` text.

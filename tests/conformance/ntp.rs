@@ -66,6 +66,7 @@ pub fn cases() -> Vec<Case> {
         case!(c096_origin_is_bit_exact),
         case!(c097_receive_before_transmit),
         case!(c098_reply_comes_from_the_address_asked),
+        case!(c098_reply_comes_from_the_address_asked_over_uring),
         case!(c100_unsynchronised_is_told),
         case!(c101_stratum_is_as_declared),
         case!(c104_poll_and_precision),
@@ -781,8 +782,22 @@ fn c097_receive_before_transmit(server: &Server) {
 
 /// All of 127.0.0.0/8 is this host: a server on the wildcard address is asked at several.
 fn c098_reply_comes_from_the_address_asked(_: &Server) {
-    let listen = "listen = [\"0.0.0.0:PORT\", \"[::]:PORT\"]";
-    let server = Server::start_with(Algorithm::AesSivCmac256, listen, "", "");
+    replies_come_from_the_address_asked("");
+}
+
+/// The same through io_uring; where it is forbidden there is nothing to test.
+fn c098_reply_comes_from_the_address_asked_over_uring(_: &Server) {
+    let wake = std::io::pipe().expect("a pipe").0;
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    match timeball::net::uring::UringPort::new(vec![socket], wake.into()) {
+        Ok(_) => replies_come_from_the_address_asked("\nport = \"uring\""),
+        Err(unavailable) => println!("NOT tested here: {unavailable}"),
+    }
+}
+
+fn replies_come_from_the_address_asked(port: &str) {
+    let listen = format!("listen = [\"0.0.0.0:PORT\", \"[::]:PORT\"]{port}");
+    let server = Server::start_with(Algorithm::AesSivCmac256, &listen, "", "");
     for last in [1, 2, 77, 254] {
         let address = SocketAddr::from(([127, 0, 0, last], server.ntp_port));
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
