@@ -2,16 +2,16 @@
 //!
 //! [`Engine::answer`] runs six stages, one file each, in the order in which a packet meets them:
 //!
-//! 1. [`parse`]: classify each datagram and record where its parts lie; copy nothing.
-//! 2. [`unlock`]: find the master keys and open all cookies together.
-//! 3. [`verify`]: check all authenticators together.
-//! 4. [`renew`]: make all fresh cookies together, in place.
-//! 5. [`stamp`]: read the clock as late as possible and write the headers.
-//! 6. [`seal`]: encrypt and authenticate all replies together.
+//! 1. `parse`: classify each datagram and record where its parts lie; copy nothing.
+//! 2. `unlock`: find the master keys and open all cookies together.
+//! 3. `verify`: check all authenticators together.
+//! 4. `renew`: make all fresh cookies together, in place.
+//! 5. `stamp`: read the clock as late as possible and write the headers.
+//! 6. `seal`: encrypt and authenticate all replies together.
 //!
 //! Time, keys and randomness are arguments. A reply is written over its request and is never
 //! longer: the only bytes a stage can reach are those that arrived. What a stage has proved is a
-//! type ([`parse::Parsed`], [`unlock::Unlocked`], [`verify::Verified`]) that only this stage can
+//! type (`parse::Parsed`, `unlock::Unlocked`, `verify::Verified`) that only this stage can
 //! make, so no reply is sealed for a request that was not verified.
 
 pub mod batch;
