@@ -1,0 +1,197 @@
+//! The generator of `benches/versus/run`: one window of load on one server, one line of JSON.
+//!
+//! Frames go out by the kernel's own test runner (`BPF_PROG_TEST_RUN` with live frames): a BPF
+//! program of twenty-odd instructions copies one of the prepared requests into each frame and
+//! redirects it into the veth. Sockets on one core would be slower than the servers they measure.
+//! The requests are replayed in turn, each from a client address of its own with its own keys and
+//! cookie; a server without memory of its clients cannot tell. Replies to a few of the addresses
+//! come to a socket here and are authenticated; the others are counted by the server's namespace.
+
+mod bpf;
+mod clients;
+mod counters;
+mod program;
+
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use clap::{Parser, ValueEnum};
+use rustix::process::Signal;
+use serde_json::json;
+use signal_hook::consts::SIGUSR1;
+use timeball::cookie::ntskeys;
+
+use crate::bpf::{Map, Program};
+use crate::clients::{CLIENTS, Clients, Judged, SAMPLE_PORT};
+use crate::counters::Counters;
+use crate::program::{Frames, PACE_BYTES, Pace};
+
+/// One window of load, run by benches/versus/run inside the namespace that it made.
+#[derive(Clone, Parser)]
+pub(crate) struct Arguments {
+    /// What to ask
+    #[arg(long)]
+    ask: Ask,
+    /// The server's ntskeys file
+    #[arg(long)]
+    keys: PathBuf,
+    /// Interface whose other end is the server's
+    #[arg(long)]
+    interface: String,
+    /// The server's address and port
+    #[arg(long)]
+    server: SocketAddrV4,
+    /// Requests per second; 0 sends as many as the machine can
+    #[arg(long, default_value_t = 0)]
+    rate: u64,
+    /// Measured time, after the warm-up
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// Process that answers; its threads' CPU time is taken, and its namespace's counters
+    #[arg(long)]
+    pid: u32,
+    /// Further processes that work for the server (kernel threads of its network stack)
+    #[arg(long, value_delimiter = ',')]
+    beside: Vec<u32>,
+    /// The server's processor
+    #[arg(long, default_value_t = 0)]
+    cpu: usize,
+}
+
+/// What is asked of the server.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ask {
+    /// 48 bytes, no authentication.
+    Ntp,
+    /// One cookie of an AES-SIV-CMAC-256 association.
+    Nts,
+}
+
+/// Before a window is measured: queues fill and caches settle.
+const WARM_UP: Duration = Duration::from_millis(200);
+
+/// How often the sample's socket is emptied: before it overflows.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Longest window: nothing here runs for long.
+const SECONDS_MAX: f64 = 60.0;
+
+fn main() -> ExitCode {
+    // `cargo bench` runs every bench; this one is a part of a script.
+    if std::env::args().any(|argument| argument == "--bench") {
+        println!("the generator of benches/versus/run, which is what to run");
+        return ExitCode::SUCCESS;
+    }
+    match measure(&Arguments::parse()) {
+        Ok(line) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("generator: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result<serde_json::Value, Box<dyn std::error::Error>> {
+    let ring = ntskeys::parse(&std::fs::read_to_string(&arguments.keys)?)?.ring;
+    let mut clients = Clients::mint(&ring, arguments.ask == Ask::Nts, arguments.server);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, SAMPLE_PORT))?;
+    socket.set_nonblocking(true)?;
+
+    let frames = Map::array(clients.frame_bytes(), CLIENTS as u32)?;
+    for (index, frame) in clients.frames().enumerate() {
+        frames.write(index as u32, frame)?;
+    }
+    let pace = Map::array(PACE_BYTES, 1)?;
+    pace.write(0, &Pace::starting_now(arguments.rate).to_bytes())?;
+    let program = Program::load_xdp(&program::assemble(&Frames {
+        frames: &frames,
+        count: CLIENTS as u32,
+        bytes: clients.frame_bytes() as u32,
+        pace: &pace,
+        interface: index_of(&arguments.interface)?,
+    }))?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGUSR1, Arc::clone(&stop))?;
+    let bytes = clients.frame_bytes();
+    let observer = thread::spawn({
+        let arguments = arguments.clone();
+        move || {
+            let seen = observe(&arguments, &pace, &mut clients, &socket);
+            // The kernel gives a process's signal to its main thread, which it takes out of the
+            // test runner.
+            rustix::process::kill_process(rustix::process::getpid(), Signal::USR1)
+                .expect("a process may signal itself");
+            seen
+        }
+    });
+    while !stop.load(Ordering::Relaxed) {
+        program.run_live(bytes)?;
+    }
+    Ok(observer.join().expect("the observer does not panic")?)
+}
+
+/// Takes the counters around the window and judges the sampled replies meanwhile.
+fn observe(
+    arguments: &Arguments,
+    pace: &Map,
+    clients: &mut Clients,
+    socket: &UdpSocket,
+) -> io::Result<serde_json::Value> {
+    let look = || -> io::Result<_> {
+        let sent = Pace::sent(&pace.read(0)?);
+        Ok((Counters::read(arguments.pid, &arguments.beside, arguments.cpu)?, sent))
+    };
+    let mut judged = Judged::default();
+    let mut watch = |time: Duration| -> io::Result<()> {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            clients.judge(socket, &mut judged)?;
+            thread::sleep(SAMPLE_INTERVAL);
+        }
+        Ok(())
+    };
+    watch(WARM_UP)?;
+    let (before, sent_before) = look()?;
+    let started = Instant::now();
+    watch(Duration::from_secs_f64(arguments.seconds.clamp(0.01, SECONDS_MAX)))?;
+    let (after, sent_after) = look()?;
+    let seconds = started.elapsed().as_secs_f64();
+    Ok(report(&after.since(&before), sent_after - sent_before, &judged, seconds))
+}
+
+fn report(spent: &Counters, sent: u64, judged: &Judged, seconds: f64) -> serde_json::Value {
+    let per_second = |count: u64| (count as f64 / seconds).round();
+    let per_response = |time_ns: u64| (time_ns as f64 / spent.answered.max(1) as f64).round();
+    let share = |time_ns: u64| (time_ns as f64 / seconds / 1e6).round() / 1e3;
+    json!({
+        "offered": per_second(sent),
+        "received": per_second(spent.received),
+        "answered": per_second(spent.answered),
+        "lost_percent": 100.0 * (1.0 - spent.answered as f64 / sent.max(1) as f64),
+        "queue_full": per_second(spent.queue_full),
+        "send_failed": per_second(spent.send_failed),
+        "cpu_ns": per_response(spent.server_ns),
+        "beside_ns": per_response(spent.beside_ns),
+        "server_share": share(spent.server_ns),
+        "beside_share": share(spent.beside_ns),
+        "core_idle_share": share(spent.idle_ns),
+        "core_softirq_share": share(spent.softirq_ns),
+        "core_steal_share": share(spent.steal_ns),
+        "sampled": judged.authentic + judged.wrong,
+        "wrong": judged.wrong,
+        "seconds": seconds,
+    })
+}
+
+fn index_of(interface: &str) -> io::Result<u32> {
+    Ok(nix::net::if_::if_nametoindex(interface)?)
+}
