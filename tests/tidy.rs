@@ -21,7 +21,7 @@ const UNSAFE_PLACES: [&str; 7] = [
     "src/sys/adjtimex.rs",
     "src/sys/message.rs",
     "src/sys/mmsg.rs",
-    "src/sys/steering.rs",
+    "src/sys/option.rs",
     "src/sys/uring.rs",
 ];
 

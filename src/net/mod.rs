@@ -1,8 +1,8 @@
 //! The worker loop and its ports.
 //!
 //! A port is a way to get batches of datagrams in and out: [`mmsg`] and [`uring`] through the
-//! kernel's sockets, [`memory`] for tests. [`worker::Worker::run`] drives any of them by the same four
-//! verbs.
+//! kernel's sockets, [`memory`] for tests. [`worker::Worker::run`] drives any of them by the same
+//! four verbs.
 
 mod lend;
 pub mod memory;

@@ -5,6 +5,7 @@ pub mod control;
 pub mod file;
 pub mod message;
 pub mod mmsg;
+mod option;
 pub mod socket;
 pub mod steering;
 pub mod uring;

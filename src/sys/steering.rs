@@ -3,11 +3,11 @@
 //! Clients change their source port at every poll (RFC 9109). The kernel's own choice hashes the
 //! port too and would scatter a client over the workers; ours hashes the source address alone, so
 //! that one client always meets one worker and state about it needs no sharing.
-#![allow(unsafe_code, reason = "no crate in use sets this option")]
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
-use std::os::fd::AsRawFd as _;
+
+use super::option;
 
 /// Steers what comes to the group that `socket` belongs to, of `sockets` sockets bound to one
 /// address in the order of their workers. `multiplier` has to be odd and random, or strangers
@@ -63,21 +63,11 @@ fn statement(code: u32, k: u32) -> libc::sock_filter {
 }
 
 fn attach(socket: &UdpSocket, program: &mut [libc::sock_filter]) -> io::Result<()> {
+    // The kernel reads the program through this pointer, and copies it, within the call.
     let filter =
         libc::sock_fprog { len: program.len() as libc::c_ushort, filter: program.as_mut_ptr() };
-    // SAFETY: `filter` lives on this stack frame and its length is its own size; the program that
-    // it points to is borrowed for the whole call, and the kernel copies both.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            // "defines how packets are assigned to the sockets in the reuseport group"
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            (&raw const filter).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    // "defines how packets are assigned to the sockets in the reuseport group"
+    option::set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &filter)
 }
 
 /// An odd number without pattern (2³² divided by the golden ratio).

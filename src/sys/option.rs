@@ -1,0 +1,22 @@
+//! Socket options that no crate in use sets (`setsockopt(2)`).
+#![allow(unsafe_code, reason = "no crate in use sets these options")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _};
+
+/// Sets an option whose value the kernel reads as a `T`, which has to be the type that the manual
+/// gives it.
+pub(super) fn set<T>(socket: &impl AsFd, level: i32, name: i32, value: &T) -> io::Result<()> {
+    // SAFETY: `value` is borrowed for the whole call and its length is its type's own; the kernel
+    // only reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
