@@ -66,6 +66,13 @@ fn key_files_are_what_they_are_called() {
     }
 }
 
+#[test]
+fn back_ends_agree() {
+    for (name, seed) in seeds("aead_backends") {
+        assert!(targets::aead_backends(&seed) > 0, "{name}");
+    }
+}
+
 /// Writes all seeds anew: `cargo test --test fuzz_seeds -- --ignored`.
 #[test]
 #[ignore = "writes into the source tree"]
@@ -75,6 +82,7 @@ fn write_seeds() {
         ("ntp_response", response_seeds()),
         ("ke_message", ke_seeds()),
         ("ntskeys", key_file_seeds()),
+        ("aead_backends", backend_seeds()),
     ];
     for (target, seeds) in all {
         fs::create_dir_all(folder(target)).expect("a folder");
@@ -82,6 +90,16 @@ fn write_seeds() {
             fs::write(folder(target).join(name), seed).expect("written");
         }
     }
+}
+
+/// Batches that fill groups of every width: all of one shape, all damaged, all different.
+fn backend_seeds() -> Vec<Seed> {
+    let batch = |case: fn(u8) -> [u8; 16]| (0..37).flat_map(case).collect::<Vec<u8>>();
+    vec![
+        ("alike".to_owned(), batch(|i| [2, 84, 104, 99, i, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])),
+        ("damaged".to_owned(), batch(|i| [18, 188, 64, 99, i, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 1])),
+        ("mixed".to_owned(), batch(|i| [i, i * 5, i * 7, i, i, 3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5])),
+    ]
 }
 
 fn request_seeds() -> Vec<Seed> {

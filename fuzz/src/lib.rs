@@ -4,8 +4,12 @@
 //! Keys and randomness are constants: an input always does the same, and the seeds can hold
 //! messages that are authentic.
 
+mod backends;
+
 use std::net::SocketAddr;
 use std::sync::OnceLock;
+
+pub use backends::aead_backends;
 
 use timeball::aead::{Aead, Algorithm, NonceGenerator, TAG_BYTES, seal_one};
 use timeball::client::{Association, Pending, ResponseError};
