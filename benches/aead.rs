@@ -22,6 +22,8 @@
 //! The floor is the request's AES blocks, key schedules counted as one block each, at the speed of
 //! `aes::Aes128::encrypt_blocks` (one key, no dependencies) in the same run.
 
+mod common;
+
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Duration;
@@ -30,6 +32,7 @@ use aes::cipher::{Array, BlockCipherEncrypt};
 use aes_siv::siv::Aes128Siv;
 use aes_siv::{KeyInit, Tag};
 use arrayvec::ArrayVec;
+use common::{host_facts, is_asked, publish, quartiles};
 use rustix::time::{ClockId, clock_gettime};
 use timeball::aead::{
     Aead, Algorithm, Backend, CookieMake, CookieOpen, MasterKey, NonceGenerator, ReplySeal,
@@ -37,21 +40,19 @@ use timeball::aead::{
 };
 
 fn main() {
-    let arguments: Vec<_> = std::env::args().collect();
-    let record = arguments.iter().position(|word| word == "--record");
-    let rounds = if arguments.iter().any(|word| word == "--quick") { 7 } else { 41 };
-    let only = arguments.iter().position(|word| word == "--only");
-    let only = only.and_then(|index| arguments.get(index + 1)).map_or("", String::as_str);
-    let mut table = facts();
+    let rounds = if is_asked("--quick") { 7 } else { 41 };
+    let only = std::env::args().skip_while(|word| word != "--only").nth(1).unwrap_or_default();
+    let mut table = host_facts();
+    let _ = writeln!(
+        table,
+        "set       {ASSOCIATIONS} associations, windows of {} ms",
+        WINDOW.as_millis()
+    );
     for cookies in [1, 8] {
-        section(&mut table, cookies, rounds, only);
+        section(&mut table, cookies, rounds, &only);
     }
     table += &nonces(rounds);
-    if let Some(name) = record.and_then(|index| arguments.get(index + 1)) {
-        let path = format!("{}/benches/record/{name}", env!("CARGO_MANIFEST_DIR"));
-        std::fs::write(&path, &table).expect("benches/record can be written");
-    }
-    print!("{table}");
+    publish(&table);
 }
 
 /// One way to answer, and the times of its windows in nanoseconds a request.
@@ -114,7 +115,7 @@ fn section(table: &mut String, cookies: usize, rounds: usize, only: &str) {
         }
         block_times.push(block_time());
     }
-    let floor = median(&block_times) * aes_blocks(cookies) as f64;
+    let floor = quartiles(&block_times).0 * aes_blocks(cookies) as f64;
     print_section(table, cookies, &mut arms, floor);
 }
 
@@ -126,10 +127,9 @@ fn print_section(table: &mut String, cookies: usize, arms: &mut [Arm], floor: f6
          {:<14} {:>5} {:>11} {:>15} {:>8} {:>8}",
         "back end", "batch", "ns/request", "quartiles", "ratio", "floor %"
     );
-    let baseline = median(&arms[0].times);
+    let (baseline, ..) = quartiles(&arms[0].times);
     for arm in arms {
-        let (time, low, high) =
-            (median(&arm.times), quantile(&arm.times, 0.25), quantile(&arm.times, 0.75));
+        let (time, low, high) = quartiles(&arm.times);
         let _ = writeln!(
             table,
             "{:<14} {:>5} {time:>11.1} {:>15} {:>7.1}x {:>8.0}",
@@ -376,44 +376,8 @@ fn nonces(rounds: usize) -> String {
         }
         times.push(start.elapsed().as_nanos() as f64 / f64::from(count));
     }
-    let (low, high) = (quantile(&times, 0.25), quantile(&times, 0.75));
-    format!("\nnonces of 16 bytes: {:.2} ns ({low:.2}-{high:.2})\n", median(&times))
-}
-
-/// What a reader needs to place the figures.
-fn facts() -> String {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let info = read("/proc/cpuinfo");
-    let field = |name: &str| {
-        let line = info.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split(": ").nth(1).unwrap_or("?").to_owned()
-    };
-    let native = cfg!(target_feature = "aes");
-    format!(
-        "cpu       {} (family {}, model {}), {} visible\n\
-         kernel    {}\n\
-         build     {} instruction set\n\
-         back ends {}\n\
-         set       {ASSOCIATIONS} associations, windows of {} ms\n",
-        field("model name"),
-        field("cpu family"),
-        field("model\t"),
-        std::thread::available_parallelism().map_or(0, usize::from),
-        read("/proc/sys/kernel/osrelease").trim(),
-        if native { "native" } else { "default x86-64" },
-        Backend::available().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-        WINDOW.as_millis(),
-    )
-}
-
-fn median(times: &[f64]) -> f64 {
-    quantile(times, 0.5)
-}
-
-fn quantile(times: &[f64], share: f64) -> f64 {
-    let mut sorted = times.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+    let (time, low, high) = quartiles(&times);
+    format!("\nnonces of 16 bytes: {time:.2} ns ({low:.2}-{high:.2})\n")
 }
 
 /// Different keys, cookies and requests: ten times the first-level cache. Keys and replies lie in
