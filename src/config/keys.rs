@@ -65,7 +65,7 @@ pub const KEYS: &[Key] = &[
         help: &[
             "How datagrams come and go. \"mmsg\": recvmmsg and sendmmsg, on every Linux.",
             "\"uring\": io_uring; refuses to start where the kernel or a container forbids it.",
-            "\"auto\": what measures best, today mmsg.",
+            "\"auto\": mmsg.",
         ],
     },
     Key {

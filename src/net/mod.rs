@@ -22,8 +22,7 @@ pub type Batch<'a> = ArrayVec<Datagram<'a>, BATCH_DATAGRAMS>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PortChoice {
-    /// What measures best: the mmsg port, on the kernels and machines seen so far. io_uring comes
-    /// out equal for small windows and takes up to 8 % more CPU time in large ones.
+    /// The mmsg port: the simpler one, until a bench shows the other ahead (docs/ARCHITECTURE.md).
     #[default]
     Auto,
     /// [`mmsg`].
