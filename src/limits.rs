@@ -131,6 +131,13 @@ pub const KE_CONNECTIONS_DEFAULT: usize = 2048;
 /// What can be configured; each connection costs a descriptor and a TLS state.
 pub const KE_CONNECTIONS_MAX: usize = 65_536;
 
+/// Key establishment processes unless configured: as many as processors, up to this. Eight do
+/// some 50,000 handshakes a second, and every one is woken for each new connection.
+pub const KE_PROCESSES_DEFAULT_MAX: usize = 8;
+
+/// What can be configured: more than one machine's network needs.
+pub const KE_PROCESSES_MAX: usize = 64;
+
 /// Connections that the kernel keeps for a listener until they are accepted, within
 /// net.core.somaxconn. When it overflows a client waits a second to try again; std's 128 overflow
 /// at a burst that accepting takes a millisecond for.
@@ -190,7 +197,26 @@ pub const CERTIFICATE_BACKDATE_SECONDS: i64 = 86_400;
 /// clients, so a working renewal never shows it.
 pub const CERTIFICATE_EXPIRY_WARNING_DAYS: i64 = 30;
 
+/// Certificates of one server: each costs a few KiB in each process, and has to be read, checked
+/// and looked at for changes.
+pub const CERTIFICATE_PAIRS_MAX: usize = 256;
+
+/// How often certificate files are looked at for a change. A changed pair is loaded when two looks
+/// in a row find it the same: that is long enough for a tool to write the second file.
+pub const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
 // Processes (src/process)
+
+/// Longest report of a role to the supervisor: one sentence. The supervisor, which has all
+/// secrets, takes no more from a process that strangers talk to.
+pub const REPORT_BYTES_MAX: usize = 4096;
+
+/// A worker whose loop has not turned for so long hangs: even an idle one turns at every sweep.
+pub const WORKER_HANGS_AFTER: Duration = SWEEP_INTERVAL.saturating_mul(3);
+
+/// How long a stopping worker goes on answering what is queued: a full socket buffer takes
+/// milliseconds, and a flood must not hold the end up.
+pub const WORKER_DRAIN_WAIT: Duration = Duration::from_millis(500);
 
 /// Delay before a role that ended is started again, the first time.
 pub const ROLE_RESTART_DELAY_FIRST: Duration = Duration::from_millis(100);

@@ -26,7 +26,7 @@ use timeball::engine::batch::Datagram;
 use timeball::limits::{BATCH_DATAGRAMS, CLOCK_LOOK_INTERVAL, COOKIES_PER_REPLY, DATAGRAM_BYTES};
 use timeball::net::Batch;
 use timeball::net::mmsg::MmsgPort;
-use timeball::net::worker::Worker;
+use timeball::net::worker::{Pulse, Worker};
 use timeball::sys::socket::open_udp;
 use timeball::wire::ntp::Mode;
 
@@ -237,7 +237,7 @@ impl Running {
             let nonces = NonceGenerator::new().expect("random numbers");
             let mut worker = Worker::new(Engine::new(Aead::detect()), clock, ring, nonces);
             let mut port = MmsgPort::new(sockets.into(), reader.into());
-            counted(counter, || worker.run(&mut port, &stopped));
+            counted(counter, || worker.run(&mut port, &stopped, &Pulse::default()));
         });
         Self { addresses, stop, wake: Some(writer), thread: Some(thread) }
     }

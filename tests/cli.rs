@@ -112,7 +112,7 @@ fn every_bad_start_says_one_sentence() {
         (ntp.as_str(), &format!("{ntp}\ncpus = \"8191\""), 2, "processor 8191"),
         ("listen", &"lisen".to_owned(), 2, "did you mean \"listen\"?"),
         ("[ke]", &"[ke".to_owned(), 2, "line 6"),
-        (&place.path("cert.pem"), &place.path("absent.pem"), 1, "check the name"),
+        (&place.path("cert.pem"), &place.path("absent.pem"), 1, "check its name"),
         (&place.path("cert.pem"), &place.path("garbage.pem"), 1, "no PEM certificate"),
         (&place.path("key.pem"), &place.path("garbage.pem"), 1, "garbage.pem"),
         (&place.path("key.pem"), &other.path("key.pem"), 1, "do not belong together"),

@@ -3,6 +3,7 @@
 pub mod adjtimex;
 pub mod control;
 pub mod file;
+pub mod inherited;
 pub mod message;
 pub mod mmsg;
 mod option;

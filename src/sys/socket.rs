@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -26,17 +27,24 @@ pub fn open_udp_group(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSo
 pub fn open_udp(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_port(shared)?;
-    setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
     if address.is_ipv6() {
         // One socket per family: an IPv4 client must not appear as a mapped IPv6 address.
         socket.set_only_v6(true)?;
-        setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
-    } else {
-        setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
     }
-    never_fragment(&socket, address.is_ipv6())?;
+    ask_for_arrivals(&socket, address.is_ipv6())?;
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// What a workers' socket has beside its address.
+fn ask_for_arrivals(socket: &Socket, is_ipv6: bool) -> io::Result<()> {
+    setsockopt(socket, sockopt::ReceiveTimestampns, &true)?;
+    if is_ipv6 {
+        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+    } else {
+        setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
+    }
+    never_fragment(socket, is_ipv6)
 }
 
 /// Sends with "don't fragment" set and takes no path's word for its MTU (`IP_PMTUDISC_PROBE`). A
@@ -64,4 +72,40 @@ pub fn open_tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(KE_BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// A socket that another program opened for this one, by its kind.
+#[derive(Debug)]
+pub enum Inspected {
+    /// Bound, and made as [`open_udp`] would have.
+    Udp(UdpSocket),
+    /// Listening, non-blocking.
+    Tcp(TcpListener),
+}
+
+/// Makes a socket that another program opened fit to be served, and tells its address.
+///
+/// # Errors
+/// Why it cannot be, in words for whoever wrote the socket unit of systemd.
+pub fn adopt(descriptor: OwnedFd) -> Result<(SocketAddr, Inspected), String> {
+    let socket = Socket::from(descriptor);
+    let no_socket = |error: io::Error| format!("{error}; it should be a UDP or TCP socket");
+    let kind = socket.r#type().map_err(no_socket)?;
+    let address = socket.local_addr().map_err(no_socket)?.as_socket();
+    let address = address.ok_or("it is no IPv4 or IPv6 socket")?;
+    let other = |error: io::Error| error.to_string();
+    if address.is_ipv6() && !socket.only_v6().map_err(other)? {
+        return Err("it takes IPv4 too; set BindIPv6Only=ipv6-only in the socket unit".to_owned());
+    }
+    if kind == Type::DGRAM {
+        ask_for_arrivals(&socket, address.is_ipv6()).map_err(other)?;
+        return Ok((address, Inspected::Udp(socket.into())));
+    }
+    if kind == Type::STREAM && socket.is_listener().map_err(other)? {
+        socket.set_nonblocking(true).map_err(other)?;
+        return Ok((address, Inspected::Tcp(socket.into())));
+    }
+    Err("it is neither a UDP socket nor a TCP listener; use ListenDatagram= and ListenStream= \
+         with Accept=no"
+        .to_owned())
 }
