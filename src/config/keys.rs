@@ -116,7 +116,7 @@ pub const KEYS: &[Key] = &[
     Key {
         section: "ke",
         name: "certificates",
-        sample: "[{ certificate = \"/etc/timeball/other.pem\", key = \"/etc/timeball/other-key.pem\" }]",
+        sample: "[{ certificate = \"/etc/timeball/2.pem\", key = \"/etc/timeball/2-key.pem\" }]",
         is_default: false,
         help: &[
             "Further certificates with their keys, chosen by the name that a client asks for; who",

@@ -201,7 +201,8 @@ mod tests {
     fn a_pair_is_loaded_as_a_unit_once_it_has_settled() {
         let directory = tempfile::tempdir().expect("a directory");
         let files = write(directory.path(), "old.example");
-        let mut certificates = Certificates::read(&[files.clone()]).expect("a good pair");
+        let one = std::slice::from_ref(&files);
+        let mut certificates = Certificates::read(one).expect("a good pair");
         assert!(certificates.look().is_empty());
 
         write(directory.path(), "new.example");

@@ -41,11 +41,15 @@ impl Server {
     /// Starts a server in `local` mode with a master key ring of `master`'s algorithm.
     /// `ntp`, `clock` and `ke` are further lines of these sections.
     pub fn start_with(master: Algorithm, ntp: &str, clock: &str, ke: &str) -> Self {
-        Self::start_by(program(), master, [ntp, clock, ke])
+        Self::start_by(|_, _| program(), master, [ntp, clock, ke])
     }
 
-    /// The same, started by `command` with what it needs added.
-    pub fn start_by(command: Command, master: Algorithm, [ntp, clock, ke]: [&str; 3]) -> Self {
+    /// The same, started by the command that is made for its UDP and TCP port.
+    pub fn start_by(
+        command: impl FnOnce(u16, u16) -> Command,
+        master: Algorithm,
+        [ntp, clock, ke]: [&str; 3],
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut random = NonceGenerator::new().expect("random numbers");
         let ring = KeyRing::generate(master, |bytes| random.fill(bytes));
@@ -74,7 +78,7 @@ impl Server {
         );
         std::fs::write(directory.path().join("timeball.toml"), text).expect("the configuration");
         let log = Log::default();
-        let (child, banner) = spawn(command, directory.path(), &log);
+        let (child, banner) = spawn(command(ntp_port, ke_port), directory.path(), &log);
         Self { child, directory, ntp_port, ke_port, banner, log, ring }
     }
 
@@ -85,8 +89,13 @@ impl Server {
 
     /// Ends the server and starts it again on the same directory and ports.
     pub fn restart(&mut self) {
+        self.restart_by(program());
+    }
+
+    /// The same, started by `command`.
+    pub fn restart_by(&mut self, command: Command) {
         end(&mut self.child);
-        let (child, banner) = spawn(program(), self.directory.path(), &self.log);
+        let (child, banner) = spawn(command, self.directory.path(), &self.log);
         (self.child, self.banner) = (child, banner);
     }
 

@@ -245,7 +245,7 @@ pub fn answers(socket: &UdpSocket, burst: Vec<Asked>) -> usize {
     while !waiting.is_empty() {
         let Ok(bytes) = socket.recv(&mut buffer) else { break };
         let answered = waiting.iter_mut().position(|(association, pending)| {
-            association.response(pending, &mut buffer.clone()[..bytes]).is_ok()
+            association.response(pending, &mut { buffer }[..bytes]).is_ok()
         });
         waiting.swap_remove(answered.expect("an answer to what was asked"));
     }

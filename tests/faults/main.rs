@@ -43,7 +43,7 @@ struct Fault {
     happen: fn() -> Seen,
 }
 
-const FAULTS: [Fault; 12] = [
+const FAULTS: [Fault; 14] = [
     Fault {
         name: "ke_process_killed",
         note: "kill -9 of one of three; its own handshakes end",
@@ -70,6 +70,11 @@ const FAULTS: [Fault; 12] = [
         happen: responder_killed_with_a_queue,
     },
     Fault {
+        name: "ke_process_hangs",
+        note: "SIGSTOP of one, kill -9 of another and of the responder, SIGTERM",
+        happen: ke_process_hangs,
+    },
+    Fault {
         name: "supervisor_killed",
         note: "kill -9; all end, and are started anew by hand",
         happen: supervisor_killed,
@@ -88,6 +93,11 @@ const FAULTS: [Fault; 12] = [
         name: "certificate_is_renewed",
         note: "noticed by the change of the files",
         happen: certificate_is_renewed,
+    },
+    Fault {
+        name: "certificate_is_added",
+        note: "by a reload, and chosen by name",
+        happen: certificate_is_added,
     },
     Fault {
         name: "reload_in_a_loop",
@@ -274,6 +284,32 @@ fn responder_killed_with_a_queue() -> Seen {
     seen
 }
 
+/// What a process that hangs holds up is itself alone.
+fn ke_process_hangs() -> Seen {
+    let mut server = start();
+    let load = Load::start(&server, &client(&server));
+    let hanging = server.role_pids(KEY_ESTABLISHMENT)[0];
+    kill(hanging, Signal::STOP);
+    wait_for_state(hanging, 'T');
+    for role in [KEY_ESTABLISHMENT, RESPONDER] {
+        let before = server.role_pids(role);
+        kill(*before.last().expect("a process"), Signal::KILL);
+        wait_until("another process", || {
+            let pids = server.role_pids(role);
+            pids.len() == before.len() && pids != before
+        });
+    }
+    let seen = load.finish();
+    assert!(seen.lost <= NTS_CLIENTS as u64, "more than were in its hands: {seen:?}");
+    assert!(seen.failed <= 2 * KE_CLIENTS as u64, "more than were in their hands: {seen:?}");
+    assert_eq!(seen.naks, 0, "{seen:?}");
+    assert!(server.role_pids(KEY_ESTABLISHMENT).contains(&hanging));
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(is_gone(hanging));
+    seen
+}
+
 /// What systemd does with `Restart=on-failure` the test does by hand.
 fn supervisor_killed() -> Seen {
     let mut server = start();
@@ -349,6 +385,34 @@ fn certificate_is_renewed() -> Seen {
     let seen = load.finish();
     // Every process has it: so many handshakes do not all meet the same one.
     (0..4 * PROCESSES).for_each(|_| assert!(shows(&both, &new)));
+    assert_nothing_lost(&seen);
+    seen
+}
+
+fn certificate_is_added() -> Seen {
+    let server = start();
+    let old = std::fs::read_to_string(server.certificate()).expect("the certificate");
+    let [first, second] = ["127.0.0.1", "localhost"].map(|name| pair_of(&[name], 30));
+    let path = server.directory.path();
+    second.write(&path.join("2.pem"), &path.join("2.key"), false).expect("written");
+    let trusted = [&old, &first.certificate_pem, &second.certificate_pem];
+    let by_address = trusting(&server, &trusted.map(String::as_str));
+    let by_name = Options { host: "localhost".to_owned(), ..by_address.clone() };
+    let load = Load::start(&server, &by_address);
+
+    write(&server, &first);
+    let configuration = path.join("timeball.toml");
+    let mut text = std::fs::read_to_string(&configuration).expect("the configuration");
+    let files = format!("certificate = \"{0}/2.pem\"\nkey = \"{0}/2.key\"\n", path.display());
+    text.push_str(&format!("[[ke.certificates]]\n{files}"));
+    std::fs::write(&configuration, text).expect("written");
+    server.signal(Signal::HUP);
+    wait_for_log(&server, "the configuration was read again and holds", 1);
+    wait_until("the second certificate", || shows(&by_name, &second));
+    let seen = load.finish();
+    for _ in 0..4 * PROCESSES {
+        assert!(shows(&by_address, &first) && shows(&by_name, &second));
+    }
     assert_nothing_lost(&seen);
     seen
 }
@@ -443,7 +507,11 @@ fn terminated_with_a_queue() -> Seen {
 
 /// A pair that expires in so many days.
 fn self_signed_pair(days: i64) -> PemPair {
-    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    pair_of(&["localhost", "127.0.0.1", "::1"], days)
+}
+
+fn pair_of(names: &[&str], days: i64) -> PemPair {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     let made = OffsetDateTime::now_utc() + Days::days(days.min(0) - 1);
     self_signed(&names, Days::days(days.max(1)), made).expect("a certificate")
 }
