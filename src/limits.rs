@@ -227,7 +227,8 @@ pub const ROLE_RESTART_DELAY_MAX: Duration = Duration::from_secs(10);
 /// A role that ran this long is taken for healthy, and its delay starts from the first again.
 pub const ROLE_STABLE_AFTER: Duration = Duration::from_secs(60);
 
-/// How long a role may take to end before it is killed: longer than the longest handshake.
+/// How long a role may take to end before it is killed: longer than a handshake has by default. A
+/// stop that took longer would look like a hang to who asked for it.
 pub const ROLE_STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// How long the supervisor waits for a role to say that it serves. Roles start in milliseconds.

@@ -20,7 +20,7 @@ use rustls::ServerConfig;
 use super::connections::{Connection, Connections, State};
 use super::cookies::CookieSource;
 use super::counters::Counters;
-use super::negotiate::Policy;
+use super::negotiate::{NtpServer, Policy};
 use super::session::{Outcome, Services, Session};
 use crate::limits::{
     KE_ACCEPT_PAUSE, KE_ACCEPTS_PER_TURN, KE_BACKLOG, KE_CONNECTIONS_DEFAULT, KE_EVENTS,
@@ -148,9 +148,12 @@ impl<C: CookieSource> Server<C> {
         &mut self.cookies
     }
 
-    /// What the next connections are served by. The number of connections stays as it is.
-    pub fn options(&mut self) -> &mut Options {
-        &mut self.options
+    /// Lets these servers and this timeout hold from now on. Connections that would have had longer
+    /// have the new time from now.
+    pub fn adopt(&mut self, ntp_servers: Vec<NtpServer>, timeout: Duration) {
+        self.options.policy.ntp_servers = ntp_servers;
+        self.options.timeout = timeout;
+        self.connections.hasten(Instant::now() + timeout);
     }
 
     /// A handle to stop the server with.

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
+use super::certificates::PairText;
 use super::channel::Link;
 use super::handover::{Descriptors, Purpose, StartMessage};
 use super::signals::stop_on_signals;
@@ -19,7 +20,7 @@ use crate::cookie::ring::KeyRing;
 use crate::ke::cookies::{Cookie, CookieError, CookieSource, CookieVec};
 use crate::ke::negotiate::{NtpServer, Policy};
 use crate::ke::server::{Options, Server, Stopper};
-use crate::ke::tls::{CertificateStore, Pair, server_config};
+use crate::ke::tls::{CertificateStore, Pair, PairError, server_config};
 use crate::limits::{COOKIES_PER_REPLY, NONCE_BYTES_MAX};
 
 /// Serves until SIGTERM, then finishes the handshakes under way. In this order:
@@ -77,7 +78,7 @@ fn serve(
         for order in orders.try_iter() {
             match order {
                 Order::Ping => link.report(&Report::Pong),
-                Order::Adopt(terms) => match adopt(&terms, server.options(), store) {
+                Order::Adopt(terms) => match adopt(&terms, &mut server, store) {
                     Ok(()) => link.report(&Report::Adopted),
                     Err(error) => link.report(&Report::Refused(error.to_string())),
                 },
@@ -122,12 +123,11 @@ struct Terms {
 
 impl Terms {
     fn check(terms: &KeyEstablishmentTerms) -> Result<Self, RoleError> {
-        let pairs: Result<_, _> = terms.certificates.iter().map(|pair| pair.parse()).collect();
+        let pairs: Result<_, PairError> = terms.certificates.iter().map(PairText::parse).collect();
         let server = terms.ntp_server.iter();
         let ntp_servers: Result<_, _> = server.map(|name| name.parse()).collect();
         Ok(Self {
-            pairs: pairs
-                .map_err(|error: crate::ke::tls::PairError| RoleError(error.to_string()))?,
+            pairs: pairs.map_err(|error| RoleError(error.to_string()))?,
             ntp_servers: ntp_servers.map_err(|error| RoleError::new("ke.ntp_server", error))?,
             timeout: Duration::from_secs_f64(terms.timeout_seconds),
         })
@@ -137,13 +137,12 @@ impl Terms {
 /// Lets new terms hold for all handshakes that begin from now on; all of them or none.
 fn adopt(
     terms: &KeyEstablishmentTerms,
-    options: &mut Options,
+    server: &mut Server<RingCookies>,
     store: &CertificateStore,
 ) -> Result<(), RoleError> {
     let terms = Terms::check(terms)?;
     store.replace(terms.pairs).map_err(|error| RoleError(error.to_string()))?;
-    options.policy.ntp_servers = terms.ntp_servers;
-    options.timeout = terms.timeout;
+    server.adopt(terms.ntp_servers, terms.timeout);
     Ok(())
 }
 
