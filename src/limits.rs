@@ -124,7 +124,7 @@ pub const KE_TIMEOUT_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=60.0;
 /// would answer its close_notify with a reset, which can destroy the answer on its way.
 pub const KE_LINGER: Duration = Duration::from_millis(500);
 
-/// NTS-KE connections held at once by one process, unless configured. Idle ones cost some 2 KiB
+/// NTS-KE connections held at once by all processes, unless configured. Idle ones cost some 2 KiB
 /// each; at the worst each holds a handshake of `KE_HANDSHAKE_BYTES_MAX`, 64 MiB together.
 pub const KE_CONNECTIONS_DEFAULT: usize = 2048;
 

@@ -18,7 +18,7 @@ use super::reload::{ReloadError, Reread};
 use super::role::Role;
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
-use super::sockets::{SocketError, Sockets};
+use super::sockets::Sockets;
 use super::start::{
     KeyEstablishmentStart, KeyEstablishmentTerms, Order, ResponderStart, RoleError,
 };
@@ -27,12 +27,9 @@ use crate::config::checked::{KeSettings, Settings, ntp_port};
 use crate::config::file;
 use crate::limits::{CERTIFICATE_LOOK_INTERVAL, ROLE_STOP_WAIT};
 
-/// Why a server cannot start: each sentence says what to do.
+/// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The sockets cannot be had.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
     /// A role could not start.
     #[error("{} cannot start: {source}", role.name())]
     Role {
