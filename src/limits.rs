@@ -214,6 +214,10 @@ pub const REPORT_BYTES_MAX: usize = 4096;
 /// A worker whose loop has not turned for so long hangs: even an idle one turns at every sweep.
 pub const WORKER_HANGS_AFTER: Duration = SWEEP_INTERVAL.saturating_mul(3);
 
+/// How long an address may be in use at the start before that is an error: longer than the
+/// processes of a killed supervisor take to drain their sockets.
+pub const ADDRESS_WAIT: Duration = Duration::from_secs(1);
+
 /// How long a stopping worker goes on answering what is queued: a full socket buffer takes
 /// milliseconds, and a flood must not hold the end up.
 pub const WORKER_DRAIN_WAIT: Duration = Duration::from_millis(500);
@@ -269,3 +273,4 @@ const _: () = assert!(KE_REQUEST_BYTES_MAX >= 1024, "RFC 8915 section 4");
 const _: () = assert!(
     KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + KE_HANDSHAKE_BYTES_MAX + KE_READ_BYTES
 );
+const _: () = assert!(ADDRESS_WAIT.as_millis() > WORKER_DRAIN_WAIT.as_millis());

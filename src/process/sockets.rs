@@ -4,7 +4,9 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Instant;
 
+use crate::limits::ADDRESS_WAIT;
 use crate::sys::socket::{self, Inspected};
 use crate::sys::steering;
 
@@ -81,16 +83,15 @@ impl Sockets {
     ) -> Result<Self, SocketError> {
         let mut given = Given::sort(activated)?;
         let open_group = |&address: &SocketAddr| match given.take_udp(address) {
-            group if group.is_empty() => socket::open_udp_group(address, workers)
+            group if group.is_empty() => patiently(|| socket::open_udp_group(address, workers))
                 .map_err(|source| refusal("UDP", address, source)),
             group => fill_group(group, address, workers),
         };
         let ntp = ntp.iter().map(open_group).collect::<Result<_, _>>()?;
         let open_listener = |&address: &SocketAddr| match given.take_tcp(address) {
             Some(listener) => Ok(listener),
-            None => {
-                socket::open_tcp_listener(address).map_err(|source| refusal("TCP", address, source))
-            }
+            None => patiently(|| socket::open_tcp_listener(address))
+                .map_err(|source| refusal("TCP", address, source)),
         };
         let ke = ke.iter().map(open_listener).collect::<Result<_, _>>()?;
         given.refuse_rest()?;
@@ -122,6 +123,20 @@ impl Sockets {
     /// of key establishment has let go too.
     pub(super) fn close_ke(&mut self) {
         self.ke.clear();
+    }
+}
+
+/// Tries again for a while when an address is in use: the processes of a supervisor that was killed
+/// may still be draining, and the kernel lets go of a ring's sockets some time after its process.
+fn patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + ADDRESS_WAIT;
+    loop {
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(ADDRESS_WAIT / 50);
+            }
+            result => return result,
+        }
     }
 }
 
