@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Port;
 use crate::aead::NonceGenerator;
+use crate::clock::Clock as _;
 use crate::clock::source::HostClock;
 use crate::cookie::ring::KeyRing;
 use crate::engine::Engine;
@@ -38,7 +39,9 @@ impl Worker {
         let mut batch = port.batch();
         let verdicts = self.engine.answer(&mut batch, &self.keys, &self.clock, &mut self.nonces);
         drop(batch);
+        let started = self.clock.now();
         port.send(&verdicts);
+        self.engine.sent(started, self.clock.now());
     }
 
     /// What has to be done now and then: look at the clock, and leave no keys lying about when
