@@ -8,8 +8,10 @@ def whole: median | round | tostring;
 def pad($width): . + " " * ($width - length);
 
 map(select(.round > 0)) as $windows
-| def row($ask; $phase; $arm):
-    ($windows | map(select(.ask == $ask and .phase == $phase and .arm == $arm))) as $of
+| def of($ask; $phase; $arm):
+    $windows | map(select(.ask == $ask and .phase == $phase and .arm == $arm)) | sort_by(.round);
+  def row($ask; $phase; $arm):
+    of($ask; $phase; $arm) as $of
     | [$ask, $phase, (if $arm == "third" then $third else $arm end),
        ($of | map(.answered / 1000) | whole),
        ($of | map(100 * .server_share) | whole),
@@ -22,5 +24,10 @@ map(select(.round > 0)) as $windows
   ([table] | transpose
     | map((map(length) | max) as $width | map(pad($width))) | transpose | .[] | join("  ")),
   "",
+  (("ntp", "nts") as $ask | ("half", "half, bursts") as $phase
+    | "\($ask), \($phase): mean of timeball, as a share of chronyd's in the same round: " +
+      ([of($ask; $phase; "timeball"), of($ask; $phase; "chronyd")] | transpose
+        | map((.[0].lateness_ns.mean / .[1].lateness_ns.mean | fabs) * 100 | round / 100)
+        | "\(median) (\(min) to \(max))")),
   "replies authenticated: \($windows | map(.sampled - .wrong) | add), wrong: \(
     $windows | map(.wrong) | add)"
