@@ -16,7 +16,7 @@ use timeball::limits::{BATCH_DATAGRAMS, DATAGRAM_BYTES, SWEEP_INTERVAL, URING_BU
 use timeball::net::mmsg::MmsgPort;
 use timeball::net::uring::UringPort;
 use timeball::net::{Port, PortCounters};
-use timeball::sys::socket::open_udp;
+use timeball::sys::socket::{UdpOptions, open_udp};
 use timeball::wire::ntp::Mode;
 
 /// A port with what a test needs around it.
@@ -83,11 +83,11 @@ impl Rig {
 }
 
 fn loopback_v4() -> UdpSocket {
-    open_udp((Ipv4Addr::LOCALHOST, 0).into(), false).expect("a socket")
+    open_udp((Ipv4Addr::LOCALHOST, 0).into(), false, &UdpOptions::default()).expect("a socket")
 }
 
 fn loopback_v6() -> UdpSocket {
-    open_udp((Ipv6Addr::LOCALHOST, 0).into(), false).expect("a socket")
+    open_udp((Ipv6Addr::LOCALHOST, 0).into(), false, &UdpOptions::default()).expect("a socket")
 }
 
 fn receive(client: &UdpSocket) -> Vec<u8> {
@@ -144,7 +144,12 @@ fn each_reply_leaves_by_its_own_socket() {
 #[test]
 fn replies_leave_from_the_address_that_was_asked() {
     every_port(
-        || vec![open_udp((Ipv4Addr::UNSPECIFIED, 0).into(), false).expect("a socket")],
+        || {
+            vec![
+                open_udp((Ipv4Addr::UNSPECIFIED, 0).into(), false, &UdpOptions::default())
+                    .expect("a socket"),
+            ]
+        },
         |rig| {
             let port = rig.addresses[0].port();
             for host in [1, 2, 77, 254] {
