@@ -254,8 +254,12 @@ fn service_goes_on_when_an_address_disappears(hosts: &Hosts, has_ring: bool) {
 fn clients_that_are_gone_do_no_harm(hosts: &Hosts, has_ring: bool) {
     let (mut rig, sockets) = serve_on(hosts, has_ring, &wildcards(), &UdpOptions::default());
     let unreachable = || hosts.server.statistic("Icmp", "InDestUnreachs");
-    let before = unreachable();
-    for _ in 0..5 {
+    let (before, start) = (unreachable(), Instant::now());
+    let mut rounds = 0;
+    // Hosts may keep such messages back, so not every round has to see one.
+    while rounds < 5 || unreachable() == before {
+        assert!(start.elapsed() < ANSWER_WAIT, "nothing came back in {rounds} rounds");
+        rounds += 1;
         for (server, socket) in [v4("10.77.0.1"), v6("fd77::1", 0)].into_iter().zip(&sockets) {
             let client = hosts.client.udp_client(server);
             ask(&client);
@@ -264,10 +268,6 @@ fn clients_that_are_gone_do_no_harm(hosts: &Hosts, has_ring: bool) {
             assert_eq!(rig.serve(1), [Outcome::AnsweredPlain]);
             assert_answered(&mut rig, &hosts.client.udp_client(server));
         }
-    }
-    let start = Instant::now();
-    while unreachable() < before + 5 {
-        assert!(start.elapsed() < ANSWER_WAIT, "{} of 5 came back", unreachable() - before);
     }
     assert_eq!(rig.counters(), PortCounters::default());
 }

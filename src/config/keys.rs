@@ -74,8 +74,9 @@ pub const KEYS: &[Key] = &[
         sample: "\"eth0\"",
         is_default: false,
         help: &[
-            "Answer only what comes in by this interface, whatever its addresses. Default: all",
-            "interfaces. What this host sends to itself comes in by \"lo\".",
+            "Answer NTP only where it comes in by this interface; what this host sends to itself",
+            "comes in by \"lo\". Default: all interfaces. Key establishment is not bound. When the",
+            "interface is removed and made again, timeball has to be started again.",
         ],
     },
     Key {

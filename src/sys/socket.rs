@@ -71,7 +71,9 @@ pub fn open_udp(address: SocketAddr, shared: bool, options: &UdpOptions) -> io::
     }
     never_fragment(&socket, address.is_ipv6())?;
     size_buffers(&socket, options)?;
-    socket.bind_device(options.bind_device.as_deref().map(str::as_bytes))?;
+    if let Some(name) = &options.bind_device {
+        socket.bind_device(Some(name.as_bytes()))?;
+    }
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
