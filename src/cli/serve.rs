@@ -148,7 +148,7 @@ fn warn_of_capped_buffers(sockets: &Sockets, options: &UdpOptions) {
     let limits: Vec<String> =
         caps.iter().map(|cap| format!("{}={}", cap.sysctl, cap.asked_bytes)).collect();
     eprintln!(
-        "timeball: warning: the kernel caps {}, and datagrams are lost in bursts; as root, \
+        "timeball: warning: the kernel caps {}, and datagrams may be lost in bursts; as root, \
          `sysctl -w {}` lifts this before the next start",
         buffers.join(" and "),
         limits.join(" ")
