@@ -53,6 +53,9 @@ pub trait Port {
 pub struct PortCounters {
     /// Datagrams without a kernel timestamp; the time of their receive call was taken instead.
     pub receive_timestamps_missing: u64,
+    /// Datagrams that the kernel dropped at a socket: its receive buffer was full, or a checksum
+    /// was wrong (`SO_RXQ_OVFL`). A drop is told of by the datagram that is queued after it.
+    pub receive_drops: u64,
     /// Receive calls that failed.
     pub receive_errors: u64,
     /// Times that all receive buffers of a ring were in use. The datagrams waited in their
