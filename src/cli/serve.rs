@@ -183,8 +183,7 @@ fn make_state_directory(path: &Path) -> Result<(), Error> {
 
 /// The settings without a configuration file: no privilege and no file is needed.
 fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
-    let strategy = etcetera::choose_base_strategy().map_err(|_| Error::NoHome)?;
-    let state_directory = strategy.state_dir().ok_or(Error::NoHome)?.join("timeball");
+    let state_directory = home_state_directory().ok_or(Error::NoHome)?;
     make_state_directory(&state_directory)?;
     let addresses = embedded_addresses(listen);
     let with_port = |port| addresses.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
@@ -205,6 +204,11 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
         }),
         rotation: KeyRotation::default(),
     })
+}
+
+/// The state directory without a configuration file.
+pub(super) fn home_state_directory() -> Option<PathBuf> {
+    Some(etcetera::choose_base_strategy().ok()?.state_dir()?.join("timeball"))
 }
 
 /// The loopback addresses and those asked for. All addresses of a family take its others in.

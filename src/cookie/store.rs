@@ -178,26 +178,7 @@ impl KeyFile {
 
     /// Reads it.
     pub fn load(&self) -> Result<Loaded, StoreError> {
-        let (text, metadata) = self.read().map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => StoreError::Missing { path: self.path.clone() },
-            _ => StoreError::Read { path: self.path.clone(), source },
-        })?;
-        let read = ntskeys::parse(&text)
-            .map_err(|source| StoreError::Damaged { path: self.path.clone(), source })?;
-        let stored = Duration::try_from_secs_f64(read.age_seconds).unwrap_or(Duration::MAX);
-        let written = metadata.modified().unwrap_or(SystemTime::now());
-        let age = age_at_load(stored, written, SystemTime::now());
-        Ok(Loaded { ring: read.ring, age, stamp: metadata.into() })
-    }
-
-    fn read(&self) -> io::Result<(Zeroizing<String>, fs::Metadata)> {
-        // Text and metadata of the same file, whoever replaces it meanwhile.
-        let mut file = File::open(&self.path)?;
-        let metadata = file.metadata()?;
-        // Reserved in full: a growing string would leave copies of keys behind.
-        let mut text = Zeroizing::new(String::with_capacity(metadata.len() as usize + 1));
-        file.read_to_string(&mut text)?;
-        Ok((text, metadata))
+        load_from(&self.path)
     }
 
     /// Reads it, or makes a ring of `algorithm` and writes it if there is none. A file that cannot
@@ -250,6 +231,31 @@ impl KeyFile {
         }
         Ok(None)
     }
+}
+
+/// Reads a key file, wherever it is.
+pub fn load_from(path: &Path) -> Result<Loaded, StoreError> {
+    let (text, metadata) = read(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => StoreError::Missing { path: path.to_owned() },
+        _ => StoreError::Read { path: path.to_owned(), source },
+    })?;
+    let read = ntskeys::parse(&text)
+        .map_err(|source| StoreError::Damaged { path: path.to_owned(), source })?;
+    let stored = Duration::try_from_secs_f64(read.age_seconds).unwrap_or(Duration::MAX);
+    let now = SystemTime::now();
+    // Where the file system keeps no time of writing, the file's own age has to do.
+    let age = age_at_load(stored, metadata.modified().unwrap_or(now), now);
+    Ok(Loaded { ring: read.ring, age, stamp: metadata.into() })
+}
+
+/// Text and metadata of the same file, whoever replaces it meanwhile.
+fn read(path: &Path) -> io::Result<(Zeroizing<String>, fs::Metadata)> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    // Reserved in full: a growing string would leave copies of keys behind.
+    let mut text = Zeroizing::new(String::with_capacity(metadata.len() as usize + 1));
+    file.read_to_string(&mut text)?;
+    Ok((text, metadata))
 }
 
 #[cfg(test)]
