@@ -1,17 +1,30 @@
-//! Pages between real processes: one writes as fast as it can, others read.
+//! Pages between real processes: one writes as fast as it can, others read; and those of a server.
 
-use std::fs::File;
+mod common;
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Child, Command};
+use std::time::Instant;
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use rustix::process::{Pid, Signal, kill_process};
+use timeball::ke::counters::Counters as KeCounters;
+use timeball::page::stats::{CounterSet, StatsPage, WorkerCounters};
 use timeball::page::{Reader, Writer};
+use timeball::wire::ntp::Mode;
+
+use common::plain_request;
+use common::server::{ANSWER_WAIT, Server, udp_client};
 
 /// Words of the page: as many as the key page has.
 const WORDS: usize = 20;
 const LAYOUT: u64 = 1;
 
 /// Different values that each reader takes.
-const VALUES: usize = 20_000;
+const VALUES: usize = 5_000;
 const READERS: usize = 3;
 
 const CHILD_VARIABLE: &str = "TIMEBALL_TEST_PAGE_CHILD";
@@ -70,5 +83,72 @@ fn child_reads() {
         assert_eq!(found, value(number), "torn");
         assert!(number >= newest, "{number} came after {newest}");
         newest = number;
+    }
+}
+
+/// The counter of this name, over all pages of its kind that the supervisor of a running server
+/// holds, read from this process.
+fn total<S: CounterSet>(server: &Server, name: &str) -> u64 {
+    let files = fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("its descriptors");
+    let mut seen = HashSet::new();
+    let pages: Vec<StatsPage<S>> = files
+        .map(|file| file.expect("an entry").path())
+        .filter(|file| {
+            let target = fs::read_link(file).unwrap_or_default();
+            target.to_string_lossy().starts_with(&format!("/memfd:{}", S::PAGE))
+        })
+        // Gone again, if it was a duplicate for a role that is being started.
+        .filter_map(|file| File::open(file).ok())
+        .filter(|file| seen.insert(file.metadata().expect("its metadata").ino()))
+        .map(|file| StatsPage::open(file.into()).expect("a page"))
+        .collect();
+    assert!(!pages.is_empty());
+    let totals = pages.iter().flat_map(StatsPage::totals);
+    totals.filter(|(found, _)| *found == name).map(|(_, count)| count).sum()
+}
+
+/// Waits until the counter is at `end`, and holds it to never going back.
+fn assert_rises_to<S: CounterSet>(server: &Server, name: &str, end: u64) {
+    let began = Instant::now();
+    let mut before = 0;
+    while before != end {
+        let now = total::<S>(server, name);
+        assert!(now >= before, "{name} went from {before} to {now}");
+        assert!(now <= end, "{name} is {now}, more than {end}");
+        assert!(began.elapsed() < ANSWER_WAIT, "{name} is {now}, not {end}");
+        before = now;
+    }
+}
+
+fn kill(server: &Server, role: &str) {
+    let pid = server.role_pid(role).and_then(|pid| Pid::from_raw(pid as i32)).expect("the role");
+    kill_process(pid, Signal::KILL).expect("killed");
+}
+
+#[test]
+fn counters_are_read_by_others_and_survive_the_responder() {
+    let server = Server::start();
+    let socket = udp_client(server.ntp());
+    for round in 1..=3 {
+        for _ in 0..50 {
+            socket.send(&plain_request(4, Mode::Client)).expect("sent");
+            socket.recv(&mut [0; 48]).expect("an answer");
+        }
+        assert_rises_to::<WorkerCounters<'_>>(&server, "answered_plain", 50 * round);
+        kill(&server, "responder");
+        assert_eq!(total::<WorkerCounters<'_>>(&server, "answered_plain"), 50 * round);
+    }
+}
+
+#[test]
+fn counters_survive_key_establishment() {
+    let server = Server::start();
+    for round in 1..=2 {
+        for _ in 0..5 {
+            drop(TcpStream::connect(server.ke()).expect("connected"));
+        }
+        assert_rises_to::<KeCounters>(&server, "accepted", 5 * round);
+        kill(&server, "key-establishment");
+        assert_eq!(total::<KeCounters>(&server, "accepted"), 5 * round);
     }
 }
