@@ -147,7 +147,7 @@ pub const KEYS: &[Key] = &[
         is_default: true,
         help: &[
             "Who makes new master keys. \"self\": timeball. \"external\": another program replaces",
-            "ntskeys in the state directory, which is never written then and looked at every second.",
+            "ntskeys in the state directory; it is looked at every second and never written.",
         ],
     },
     Key {

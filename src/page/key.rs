@@ -55,7 +55,6 @@ impl KeyPage {
 }
 
 /// The ring as a reader has it: expanded, and never older than its last look at the page.
-#[derive(Debug)]
 pub struct SharedRing {
     page: Reader<WORDS>,
     ring: KeyRing,

@@ -66,8 +66,7 @@ impl<const WORDS: usize> Drop for Writer<WORDS> {
     }
 }
 
-/// The reading end of a page.
-#[derive(Debug)]
+/// The reading end of a page. No `Debug`: the value may be keys.
 pub struct Reader<const WORDS: usize> {
     memory: ReadableMemory,
     /// Sequence of the value that was read last; 0 before the first.

@@ -1,7 +1,7 @@
 //! One binary, one process per role.
 //!
-//! - [`supervisor`] holds configuration, sockets before they are handed over, and master keys, which
-//!   [`key_keeper`] keeps; never bytes from the network.
+//! - [`supervisor`] holds configuration, sockets before they are handed over, and master keys,
+//!   which [`key_keeper`] keeps; never bytes from the network.
 //! - [`responder`] holds UDP sockets, master keys and the clock (read only); never TLS or files.
 //! - [`key_establishment`] holds TLS listeners, the certificate's key and master keys; never UDP
 //!   sockets or the clock.

@@ -32,14 +32,13 @@ impl Pages {
         })
     }
 
-    /// What the responder is handed, as [`ResponderPages::take`] expects it.
+    /// What the responder is handed, as its process takes them over.
     pub fn of_responder(&self) -> io::Result<Vec<OwnedFd>> {
         let stats = self.workers.iter().map(StatsPage::file);
         [self.keys.page()].into_iter().chain(stats).map(duplicate).collect()
     }
 
-    /// What one process of key establishment is handed, as [`KeyEstablishmentPages::take`] expects
-    /// it.
+    /// What one process of key establishment is handed, as it takes them over.
     pub fn of_key_establishment(&self, process: usize) -> io::Result<Vec<OwnedFd>> {
         let stats = self.key_establishment.iter().skip(process).take(1).map(StatsPage::file);
         [self.keys.page()].into_iter().chain(stats).map(duplicate).collect()
