@@ -27,6 +27,9 @@ const LAYOUT: u64 = 1;
 const VALUES: usize = 5_000;
 const READERS: usize = 3;
 
+/// Between two writes, so that there are moments to take a whole copy in.
+const PAUSE_SPINS: u32 = 50;
+
 const CHILD_VARIABLE: &str = "TIMEBALL_TEST_PAGE_CHILD";
 const PAGE_FD: i32 = 3;
 
@@ -46,6 +49,8 @@ fn no_process_sees_a_torn_value() {
         for _ in 0..1000 {
             number += 1;
             page.write(&value(number));
+            // Without a pause nothing is torn either, but the readers once took 40 s.
+            (0..PAUSE_SPINS).for_each(|_| std::hint::spin_loop());
         }
         is_done = readers.iter_mut().all(|reader| reader.try_wait().expect("a child").is_some());
     }

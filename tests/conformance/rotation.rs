@@ -1,6 +1,7 @@
 //! The master keys change under a running server.
 
 use std::fs::File;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime};
 
 use timeball::aead::{Algorithm, NonceGenerator};
@@ -17,6 +18,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         case!(c075_rotation_loses_nothing),
         case!(c075_the_servers_own_rotation_loses_nothing),
+        case!(c075_cookies_move_between_workers_while_keys_rotate),
         case!(c083_a_removed_key_is_refused_at_once),
         case!(c126_a_replaced_key_file_drops_no_packet),
     ]
@@ -91,6 +93,36 @@ fn c075_the_servers_own_rotation_loses_nothing(_: &Server) {
     }
     server.restart();
     poll(&server, &mut client);
+}
+
+/// Clients of many addresses, and so of all workers, hand each other's newest cookie on: whichever
+/// worker has taken the new ring first, no other refuses its cookies.
+fn c075_cookies_move_between_workers_while_keys_rotate(_: &Server) {
+    let rule = "[keys]\nrotate = \"external\"";
+    let server = Server::start_with(Algorithm::AesSivCmac256, "workers = 4", "", rule);
+    let mut random = NonceGenerator::new().expect("random numbers");
+    let mut ring = ring_on_disk(&server);
+    let mut client = Keyed::new(&server);
+    let sockets: Vec<UdpSocket> = (2..18)
+        .map(|host| {
+            let socket = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, host), 0)).expect("bound");
+            socket.connect(server.ntp()).expect("connected");
+            socket.set_read_timeout(Some(ANSWER_WAIT)).expect("a time limit");
+            socket
+        })
+        .collect();
+    for _ in 0..3 {
+        ring.rotate(|bytes| random.fill(bytes));
+        replace_ring(&server, &ring);
+        let began = Instant::now();
+        while key_id(&client.cookie) != Some(ring.current().id()) {
+            assert!(began.elapsed() < ANSWER_WAIT, "the new key is not in use");
+            for socket in &sockets {
+                socket.send(&client.seal(&client.parts())).expect("sent");
+                client.cookie = client.cookies(&receive(socket)).remove(0);
+            }
+        }
+    }
 }
 
 fn c083_a_removed_key_is_refused_at_once(_: &Server) {
