@@ -88,15 +88,24 @@ fn chronyd_keeps_an_association() {
     });
 }
 
-/// The master keys rotate more often than a cookie outlives, and chronyd never notices.
-#[test]
-fn chronyd_keeps_an_association_through_rotations() {
-    let follow = "[keys]\nrotate = \"external\"";
-    let server = Server::start_with(Algorithm::AesSivCmac256, "", "", follow);
+/// A server that follows a key file which the test replaces.
+fn following_server() -> Server {
+    Server::start_with(Algorithm::AesSivCmac256, "", "", "[keys]\nrotate = \"external\"")
+}
+
+fn rotate_keys(server: &Server) {
     let key_file = server.directory.path().join("ntskeys");
     let text = std::fs::read_to_string(&key_file).expect("the key file");
     let mut ring = ntskeys::parse(&text).expect("well-formed").ring;
     let mut random = NonceGenerator::new().expect("random numbers");
+    ring.rotate(|bytes| random.fill(bytes));
+    replace_private(&key_file, ntskeys::emit(&ring, 0.0).as_bytes()).expect("written");
+}
+
+/// The master keys rotate more often than a cookie outlives, and chronyd never notices.
+#[test]
+fn chronyd_keeps_an_association_through_rotations() {
+    let server = following_server();
     let mut client = Chronyd::client(server.ke_port, &server.certificate());
     let received = |data: &str| {
         let line = data.lines().find(|line| line.starts_with("Total valid RX"))?;
@@ -108,8 +117,7 @@ fn chronyd_keeps_an_association_through_rotations() {
         before = client.wait("chronyd polls", &["ntpdata", "127.0.0.1"], |data| {
             received(data).filter(|count| *count >= before + POLLS)
         });
-        ring.rotate(|bytes| random.fill(bytes));
-        replace_private(&key_file, ntskeys::emit(&ring, 0.0).as_bytes()).expect("written");
+        rotate_keys(&server);
     }
     client.wait("chronyd polls", &["ntpdata", "127.0.0.1"], |data| {
         received(data).filter(|count| *count >= before + POLLS)
@@ -224,8 +232,13 @@ fn poll(client: &mut Association, server: std::net::SocketAddr) -> Result<Header
 
 #[test]
 fn ntpsec_takes_time() {
-    let server = Server::start();
+    let server = following_server();
     let mut ntpd = Ntpd::client(server.ke_port, &server.certificate());
+    // Two rotations: the longest that a cookie in a client's store is sure to outlive.
+    for samples in [3, 6] {
+        ntpd.wait_for_samples(samples);
+        rotate_keys(&server);
+    }
     // One more than the cookies of key establishment: the last one came in a reply.
     let samples = ntpd.wait_for_samples(COOKIES_PER_REPLY + 1);
     ntpd.peer.assert_it_cannot_set_the_clock();

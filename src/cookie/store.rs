@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -156,6 +156,8 @@ impl KeyFile {
             .create(true)
             .truncate(false)
             .write(true)
+            // Whoever can open it can lock it.
+            .mode(0o600)
             .open(self.directory.join(LOCK_NAME))
             .map_err(write)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
