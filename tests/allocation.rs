@@ -28,7 +28,7 @@ use timeball::net::mmsg::MmsgPort;
 use timeball::net::worker::Worker;
 use timeball::page::key::{KeyPage, SharedRing};
 use timeball::page::stats::{StatsPage, StatsWriter, WorkerCounters};
-use timeball::sys::socket::open_udp;
+use timeball::sys::socket::{UdpOptions, open_udp};
 use timeball::wire::ntp::Mode;
 
 /// The system's allocator, and a count for each thread that wants one.
@@ -238,8 +238,11 @@ struct Running {
 
 impl Running {
     fn start(bench: &Bench, counter: &'static AtomicU64) -> Self {
-        let sockets = [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()]
-            .map(|address: SocketAddr| open_udp(address, false).expect("a socket"));
+        let sockets = [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()].map(
+            |address: SocketAddr| {
+                open_udp(address, false, &UdpOptions::default()).expect("a socket")
+            },
+        );
         let addresses = [0, 1].map(|place: usize| sockets[place].local_addr().expect("bound"));
         let (wake, waker) = std::io::pipe().expect("a pipe");
         let keys = KeyPage::create(&bench.keys).expect("a page");

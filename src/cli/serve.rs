@@ -32,6 +32,7 @@ use crate::process::pages::Pages;
 use crate::process::start::{KeyEstablishmentStart, ResponderStart};
 use crate::process::supervisor::{ServeError, Server, Sockets, ntp_port};
 use crate::sys::boottime::since_boot;
+use crate::sys::socket::UdpOptions;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArguments {
@@ -124,7 +125,8 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         .unwrap_or_default();
     let ke_listen = settings.ke.as_ref().map_or(&[][..], |ke| &ke.listen);
     let cpus = settings.workers.place(&available_cpus())?;
-    let sockets = Sockets::open(&settings.ntp_listen, cpus.len(), ke_listen)?;
+    let sockets = Sockets::open(&settings.ntp_listen, &settings.udp, cpus.len(), ke_listen)?;
+    warn_of_capped_buffers(&sockets, &settings.udp);
     steer(&sockets, &mut random);
     let banner = Banner { settings: &settings, chain: &chain, cpus: &cpus }.to_string();
     let ke_processes = usize::from(key_establishment.is_some());
@@ -139,6 +141,25 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
 fn available_cpus() -> Vec<usize> {
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     if cpus.is_empty() { vec![0] } else { cpus.iter().map(|cpu| cpu.id).collect() }
+}
+
+fn warn_of_capped_buffers(sockets: &Sockets, options: &UdpOptions) {
+    let caps = sockets.buffer_caps(options).unwrap_or_default();
+    if caps.is_empty() {
+        return;
+    }
+    let buffers: Vec<String> = caps
+        .iter()
+        .map(|cap| format!("ntp.{} at {} of {}", cap.key, cap.granted_bytes, cap.asked_bytes))
+        .collect();
+    let limits: Vec<String> =
+        caps.iter().map(|cap| format!("{}={}", cap.sysctl, cap.asked_bytes)).collect();
+    eprintln!(
+        "timeball: warning: the kernel caps {}, and datagrams may be lost in bursts; as root, \
+         `sysctl -w {}` lifts this before the next start",
+        buffers.join(" and "),
+        limits.join(" ")
+    );
 }
 
 fn steer(sockets: &Sockets, random: &mut NonceGenerator) {
@@ -191,6 +212,7 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
     Ok(Settings {
         state_directory,
         ntp_listen: with_port(EMBEDDED_NTP_PORT),
+        udp: UdpOptions::default(),
         workers: WorkerSettings::default(),
         port: PortChoice::default(),
         clock: ClockSettings::of(source::suggest().map_err(Error::Clock)?),

@@ -29,6 +29,10 @@ pub(super) struct RawNtp {
     pub(super) workers: Option<Spanned<i64>>,
     pub(super) cpus: Option<Spanned<String>>,
     pub(super) port: Option<PortChoice>,
+    pub(super) bind_device: Option<Spanned<String>>,
+    pub(super) dscp: Option<Spanned<i64>>,
+    pub(super) receive_buffer_bytes: Option<Spanned<i64>>,
+    pub(super) send_buffer_bytes: Option<Spanned<i64>>,
 }
 
 /// Section `clock`.

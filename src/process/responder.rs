@@ -64,11 +64,8 @@ pub fn run(
     }
     report.ready();
     for worker in workers {
-        if worker.join().is_err() {
-            // Half a responder would leave the clients of the dead worker without an answer; the
-            // supervisor starts a whole one.
-            std::process::abort();
-        }
+        // It ends when it is told to stop: one that panics ends the process.
+        let _ = worker.join();
     }
     Ok(())
 }
@@ -89,6 +86,7 @@ struct Duty {
 /// Starts a worker, which says once through `ready` whether it can serve.
 fn spawn(duty: Duty, ready: Sender<Result<(), RoleError>>) -> Result<JoinHandle<()>, RoleError> {
     let work = move || {
+        let _whole = WholeOrNothing;
         // Before anything is allocated, so that a worker's memory is near its processor.
         let is_pinned = core_affinity::set_for_current(CoreId { id: duty.cpu });
         let served = if is_pinned {
@@ -105,6 +103,18 @@ fn spawn(duty: Duty, ready: Sender<Result<(), RoleError>>) -> Result<JoinHandle<
         .name("worker".to_owned())
         .spawn(work)
         .map_err(|error| RoleError::new("a worker cannot be started", error))
+}
+
+/// Ends the process when its thread panics (release builds abort in any case). Half a responder
+/// would leave the clients of the dead worker without an answer; the supervisor starts a whole one.
+struct WholeOrNothing;
+
+impl Drop for WholeOrNothing {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
+    }
 }
 
 /// Prepares a worker, says that it is ready, and runs its loop.
@@ -138,4 +148,37 @@ fn prepare(clock: ClockSettings, keys: SharedRing, stats: &OwnedFd) -> Result<Wo
     let clock = HostClock::new(clock.source, clock.stratum)
         .map_err(|error| RoleError::new("cannot read the clock (adjtimex)", error))?;
     Ok(Worker::new(Engine::new(aead), clock, keys, nonces, stats))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Command;
+
+    use super::*;
+
+    const IS_VICTIM: &str = "TIMEBALL_TEST_VICTIM";
+
+    /// This test again in a process of its own, where a thread panics as a worker may.
+    #[test]
+    fn a_panicking_worker_takes_the_process_down() {
+        if std::env::var_os(IS_VICTIM).is_some() {
+            let worker = thread::spawn(|| {
+                let _whole = WholeOrNothing;
+                panic!("as the test wants it");
+            });
+            // An error now would be a responder that lives without its worker.
+            let _ = worker.join();
+            return;
+        }
+        let output = Command::new(std::env::current_exe().expect("this program"))
+            .args([
+                "--exact",
+                "process::responder::tests::a_panicking_worker_takes_the_process_down",
+            ])
+            .env(IS_VICTIM, "1")
+            .output()
+            .expect("started");
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
+    }
 }

@@ -20,6 +20,7 @@ use crate::limits::{
     NTP_PORT, ROLE_RESTART_DELAY_FIRST, ROLE_RESTART_DELAY_MAX, ROLE_STABLE_AFTER, ROLE_STOP_WAIT,
 };
 use crate::sys::boottime::since_boot;
+use crate::sys::socket::{BufferCap, UdpOptions};
 use crate::sys::{socket, steering};
 
 /// Why a server cannot start: each sentence says what to do.
@@ -60,6 +61,17 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+    /// The interface that the sockets are to be bound to.
+    #[error(
+        "cannot bind to the interface \"{name}\" of ntp.bind_device: {source}; `ip link` lists the \
+         interfaces of this host"
+    )]
+    Device {
+        /// The interface.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A role could not start.
     #[error("{} cannot start: {source}", role.name())]
     Role {
@@ -83,11 +95,25 @@ pub struct Sockets {
 
 impl Sockets {
     /// Opens all sockets or none: of each NTP address one for each of `workers`.
-    pub fn open(ntp: &[SocketAddr], workers: usize, ke: &[SocketAddr]) -> Result<Self, ServeError> {
+    pub fn open(
+        ntp: &[SocketAddr],
+        options: &UdpOptions,
+        workers: usize,
+        ke: &[SocketAddr],
+    ) -> Result<Self, ServeError> {
+        if let Some(name) = &options.bind_device {
+            socket::check_device(name)
+                .map_err(|source| ServeError::Device { name: name.clone(), source })?;
+        }
         Ok(Self {
-            ntp: open_all("UDP", ntp, |address| socket::open_udp_group(address, workers))?,
+            ntp: open_all("UDP", ntp, |address| socket::open_udp_group(address, workers, options))?,
             ke: open_all("TCP", ke, socket::open_tcp_listener)?,
         })
+    }
+
+    /// Which buffers the kernel made smaller than asked for: the same ones in all sockets.
+    pub fn buffer_caps(&self, options: &UdpOptions) -> io::Result<Vec<BufferCap>> {
+        socket::buffer_caps(&self.ntp[0][0], options)
     }
 
     /// Makes each client meet one worker, whatever its port. Where the kernel refuses, clients
