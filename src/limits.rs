@@ -47,6 +47,26 @@ pub const NONCE_RESEED_SECONDS: u64 = 300;
 /// Master keys in the ring: two previous, current, next. Part of chrony's `ntskeys` format.
 pub const RING_KEYS: usize = 4;
 
+/// How often a new master key is made, unless configured: chrony's week. A cookie lives for two to
+/// three of these, so a client that sleeps for less than a fortnight needs no new key
+/// establishment.
+pub const KEY_ROTATION_DEFAULT: Duration = Duration::from_secs(7 * 86_400);
+
+/// What can be configured. A client may poll as seldom as once in 36 hours (poll 17); below an hour
+/// even clients at poll 10 would lose their cookies while they sleep. Above a year a key that leaks
+/// opens too much.
+pub const KEY_ROTATION: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(3600)..=Duration::from_secs(366 * 86_400);
+
+/// How long until a key file that could not be written is tried again: soon after somebody has
+/// freed space, and one message a minute until then.
+pub const KEY_FILE_RETRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often a key file that another program replaces is looked at: one stat(2) a second. Servers
+/// that share a ring all have its next key for an interval before one of them uses it, so it need
+/// not be oftener.
+pub const KEY_FILE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// C2S and S2C of the AEAD with the longest keys, AES-SIV-CMAC-512.
 pub const CLIENT_KEYS_BYTES_MAX: usize = 128;
 
@@ -202,6 +222,13 @@ pub const CERTIFICATE_BACKDATE_SECONDS: i64 = 86_400;
 /// An end of validity nearer than this is worth a warning: the usual renewal point of ACME
 /// clients, so a working renewal never shows it.
 pub const CERTIFICATE_EXPIRY_WARNING_DAYS: i64 = 30;
+
+// Pages (src/page)
+
+/// Copies that a reader of a page makes before it keeps what it has until its next look. A write
+/// takes some 20 ns and a copy as long: a reader that loses so often has met a writer that was
+/// stopped in the middle of a write.
+pub const PAGE_READ_ATTEMPTS: usize = 64;
 
 // Processes (src/process)
 

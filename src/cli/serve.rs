@@ -15,20 +15,23 @@ use zeroize::Zeroizing;
 use super::banner::Banner;
 use super::config::{self, FileError};
 use super::{EXIT_FAILURE, EXIT_USAGE, fail};
-use crate::aead::{Algorithm, NonceGenerator};
+use crate::aead::NonceGenerator;
 use crate::certificate::describe::{Description, describe};
 use crate::certificate::{MakeError, WriteError, self_signed};
 use crate::clock::source;
-use crate::config::checked::{ClockSettings, KeSettings, Settings, UnavailableCpu, WorkerSettings};
-use crate::cookie::ntskeys;
-use crate::cookie::store::{self, StoreError};
+use crate::config::checked::{
+    ClockSettings, KeSettings, KeyRotation, Settings, UnavailableCpu, WorkerSettings,
+};
 use crate::limits::{
     CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, KE_CONNECTIONS_DEFAULT,
     KE_TIMEOUT_DEFAULT,
 };
 use crate::net::PortChoice;
+use crate::process::key_keeper::{KeeperError, KeyKeeper};
+use crate::process::pages::Pages;
 use crate::process::start::{KeyEstablishmentStart, ResponderStart};
 use crate::process::supervisor::{ServeError, Server, Sockets, ntp_port};
+use crate::sys::boottime::since_boot;
 use crate::sys::socket::UdpOptions;
 
 #[derive(Debug, Args)]
@@ -65,7 +68,9 @@ enum Error {
     #[error("the kernel gives no random numbers: {0}")]
     Random(getrandom::Error),
     #[error(transparent)]
-    Keys(#[from] StoreError),
+    Keys(#[from] KeeperError),
+    #[error("cannot make the pages that processes share: {0}; allow memfd_create and mmap")]
+    Pages(io::Error),
     #[error(
         "cannot read the {what} {}: {source}; check the name, and that the user that runs \
          timeball may read it",
@@ -107,11 +112,11 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     };
     make_state_directory(&settings.state_directory)?;
     let mut random = NonceGenerator::new().map_err(Error::Random)?;
-    let ring =
-        store::load_or_create(&settings.state_directory, Algorithm::AesSivCmac256, &mut random)?;
-    let keys = ntskeys::emit(&ring, 0.0);
+    let key_random = NonceGenerator::new().map_err(Error::Random)?;
+    let keys =
+        KeyKeeper::open(&settings.state_directory, settings.rotation, key_random, since_boot())?;
     let key_establishment = match &settings.ke {
-        Some(ke) => Some(key_establishment(ke, &settings, keys.clone())?),
+        Some(ke) => Some(key_establishment(ke, &settings)?),
         None => None,
     };
     let chain = key_establishment
@@ -124,8 +129,10 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     warn_of_capped_buffers(&sockets, &settings.udp);
     steer(&sockets, &mut random);
     let banner = Banner { settings: &settings, chain: &chain, cpus: &cpus }.to_string();
-    let responder = ResponderStart { cpus, port: settings.port, clock: settings.clock, keys };
-    let server = Server { sockets, responder, key_establishment };
+    let ke_processes = usize::from(key_establishment.is_some());
+    let pages = Pages::create(keys, cpus.len(), ke_processes).map_err(Error::Pages)?;
+    let responder = ResponderStart { cpus, port: settings.port, clock: settings.clock };
+    let server = Server { sockets, pages, responder, key_establishment };
     server.run(|| print!("{banner}"))?;
     Ok(())
 }
@@ -166,11 +173,7 @@ fn steer(sockets: &Sockets, random: &mut NonceGenerator) {
     }
 }
 
-fn key_establishment(
-    ke: &KeSettings,
-    settings: &Settings,
-    keys: Zeroizing<String>,
-) -> Result<KeyEstablishmentStart, Error> {
+fn key_establishment(ke: &KeSettings, settings: &Settings) -> Result<KeyEstablishmentStart, Error> {
     let read = |what, path: &Path| {
         fs::read_to_string(path).map_err(|source| Error::Pem {
             what,
@@ -179,7 +182,6 @@ fn key_establishment(
         })
     };
     Ok(KeyEstablishmentStart {
-        keys,
         certificate_pem: read("certificate", &ke.certificate)?,
         certificate_file: ke.certificate.display().to_string(),
         key_pem: Zeroizing::new(read("key", &ke.key)?),
@@ -202,8 +204,7 @@ fn make_state_directory(path: &Path) -> Result<(), Error> {
 
 /// The settings without a configuration file: no privilege and no file is needed.
 fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
-    let strategy = etcetera::choose_base_strategy().map_err(|_| Error::NoHome)?;
-    let state_directory = strategy.state_dir().ok_or(Error::NoHome)?.join("timeball");
+    let state_directory = home_state_directory().ok_or(Error::NoHome)?;
     make_state_directory(&state_directory)?;
     let addresses = embedded_addresses(listen);
     let with_port = |port| addresses.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
@@ -223,7 +224,13 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
             timeout: KE_TIMEOUT_DEFAULT,
             connections_max: KE_CONNECTIONS_DEFAULT,
         }),
+        rotation: KeyRotation::default(),
     })
+}
+
+/// The state directory without a configuration file.
+pub(super) fn home_state_directory() -> Option<PathBuf> {
+    Some(etcetera::choose_base_strategy().ok()?.state_dir()?.join("timeball"))
 }
 
 /// The loopback addresses and those asked for. All addresses of a family take its others in.

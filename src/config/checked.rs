@@ -14,8 +14,8 @@ use crate::clock::source::Source;
 use crate::ke::negotiate::NtpServer;
 use crate::limits::{
     KE_CONNECTIONS_DEFAULT, KE_CONNECTIONS_MAX, KE_TIMEOUT_DEFAULT, KE_TIMEOUT_SECONDS,
-    KERNEL_STRATUM_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT, NTS_KE_PORT, SOCKET_BUFFER_BYTES,
-    SOCKETS_PER_WORKER, WORKERS_MAX,
+    KERNEL_STRATUM_DEFAULT, KEY_ROTATION, KEY_ROTATION_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT,
+    NTS_KE_PORT, SOCKET_BUFFER_BYTES, SOCKETS_PER_WORKER, WORKERS_MAX,
 };
 use crate::net::PortChoice;
 use crate::sys::socket::UdpOptions;
@@ -37,6 +37,23 @@ pub struct Settings {
     pub clock: ClockSettings,
     /// Key establishment; without it the server answers plain NTP only.
     pub ke: Option<KeSettings>,
+    /// When master keys are replaced.
+    pub rotation: KeyRotation,
+}
+
+/// Who makes new master keys, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyRotation {
+    /// We do, this often.
+    Every(Duration),
+    /// Another program does, and replaces the key file.
+    External,
+}
+
+impl Default for KeyRotation {
+    fn default() -> Self {
+        Self::Every(KEY_ROTATION_DEFAULT)
+    }
 }
 
 /// The worker threads.
@@ -134,6 +151,30 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         port: raw.ntp.port.unwrap_or_default(),
         clock: clock(text, &raw.clock)?,
         ke: ke(text, &raw.ke)?,
+        rotation: rotation(text, &raw.keys)?,
+    })
+}
+
+fn rotation(text: &str, raw: &raw::RawKeys) -> Result<KeyRotation, ConfigError> {
+    let Some(every) = &raw.rotate_every else {
+        return Ok(match raw.rotate {
+            Some(raw::Rotate::External) => KeyRotation::External,
+            _ => KeyRotation::default(),
+        });
+    };
+    let interval = match every.get_ref() {
+        raw::Interval::Seconds(seconds) => Some(Duration::from_secs(*seconds)),
+        raw::Interval::Text(interval) => humantime::parse_duration(interval).ok(),
+    };
+    let interval =
+        interval.filter(|interval| KEY_ROTATION.contains(interval)).ok_or_else(|| {
+            let what =
+                "rotate_every must be a time from \"1 hour\" to \"366 days\", or its seconds";
+            ConfigError::at(text, every, what.to_owned())
+        })?;
+    Ok(match raw.rotate {
+        Some(raw::Rotate::External) => KeyRotation::External,
+        _ => KeyRotation::Every(interval),
     })
 }
 
@@ -336,6 +377,11 @@ mod tests {
         assert!(message("[ntp]\nlisten = [\"[::1]:1\", \"127.0.0.1:2\"]").contains("same port"));
         assert_eq!(message("[ntp]\nworkers = 0"), "line 2: workers must be 1 to 256");
         assert!(message("[ntp]\ncpus = \"1,1\"").contains("each named once"));
+        assert!(message("[keys]\nrotate_every = \"1 min\"").starts_with("line 2: rotate_every"));
+        assert!(message("[keys]\nrotate_every = 3599").contains("from \"1 hour\""));
+        assert!(message("[keys]\nrotate_every = \"soon\"").contains("from \"1 hour\""));
+        assert!(message("[keys]\nrotate_every = []").contains("expected a time such as"));
+        assert!(message("[keys]\nrotate = \"never\"").starts_with("line 2: "));
         for name in ["", "a/b", "two words", "sixteen-letters-"] {
             let text = format!("[ntp]\nbind_device = \"{name}\"");
             assert!(message(&text).starts_with("line 2: bind_device must be"), "{name}");
@@ -353,6 +399,17 @@ mod tests {
         assert!(message(server).starts_with("line 4: \"fe80::1%lo\" is neither"));
         let timeout = "[ke]\ncertificate = \"a\"\nkey = \"b\"\ntimeout_seconds = 0.0";
         assert_eq!(message(timeout), "line 4: timeout_seconds must be 0.1 to 60");
+    }
+
+    #[test]
+    fn rotation_is_a_time_or_somebody_elses_business() {
+        let rotation = |text: &str| parse(text).expect(text).rotation;
+        let every = |seconds| KeyRotation::Every(Duration::from_secs(seconds));
+        assert_eq!(rotation(""), every(7 * 86_400));
+        assert_eq!(rotation("[keys]\nrotate_every = \"36h\""), every(36 * 3600));
+        assert_eq!(rotation("[keys]\nrotate_every = 3600"), every(3600));
+        assert_eq!(rotation("[keys]\nrotate = \"self\"\nrotate_every = \"1 day\""), every(86_400));
+        assert_eq!(rotation("[keys]\nrotate = \"external\""), KeyRotation::External);
     }
 
     #[test]

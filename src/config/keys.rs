@@ -181,6 +181,26 @@ pub const KEYS: &[Key] = &[
             "idle, makes room for the newest.",
         ],
     },
+    Key {
+        section: "keys",
+        name: "rotate",
+        sample: "\"self\"",
+        is_default: true,
+        help: &[
+            "Who makes new master keys. \"self\": timeball. \"external\": another program replaces",
+            "ntskeys in the state directory; it is looked at every second and never written.",
+        ],
+    },
+    Key {
+        section: "keys",
+        name: "rotate_every",
+        sample: "\"7 days\"",
+        is_default: true,
+        help: &[
+            "How often a new master key is made, \"1 hour\" to \"366 days\", or seconds. A cookie",
+            "lives for two to three of these; a client that sleeps longer has to fetch new ones.",
+        ],
+    },
 ];
 
 /// The sample file: every key with its help and its default, valid as it stands.

@@ -13,11 +13,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
+use super::pages::Pages;
 use super::role::Role;
 use super::start::{self, KeyEstablishmentStart, ResponderStart, RoleError};
 use crate::limits::{
     NTP_PORT, ROLE_RESTART_DELAY_FIRST, ROLE_RESTART_DELAY_MAX, ROLE_STABLE_AFTER, ROLE_STOP_WAIT,
 };
+use crate::sys::boottime::since_boot;
 use crate::sys::socket::{BufferCap, UdpOptions};
 use crate::sys::{socket, steering};
 
@@ -156,6 +158,8 @@ fn open_all<S>(
 pub struct Server {
     /// The open sockets.
     pub sockets: Sockets,
+    /// Master keys and counters, which outlive the roles.
+    pub pages: Pages,
     /// What the responder is told.
     pub responder: ResponderStart,
     /// What key establishment is told, if there is any.
@@ -165,7 +169,7 @@ pub struct Server {
 impl Server {
     /// Starts the roles, calls `on_ready` once all of them serve, and keeps them running until
     /// SIGTERM or SIGINT. If one cannot start, none runs.
-    pub fn run(self, on_ready: impl FnOnce()) -> Result<(), ServeError> {
+    pub fn run(mut self, on_ready: impl FnOnce()) -> Result<(), ServeError> {
         let (events, events_writer) = io::pipe()?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
@@ -187,7 +191,9 @@ impl Server {
         }
         on_ready();
         while !stop.load(Ordering::Relaxed) {
-            let wait = roles.iter_mut().filter_map(|role| role.restart_if_due(&self)).min();
+            let keys_wait = self.tend_keys();
+            let role_waits = roles.iter_mut().filter_map(|role| role.restart_if_due(&self));
+            let wait = role_waits.chain([keys_wait]).min();
             wait_for_event(&mut events, wait);
         }
         for role in &mut roles {
@@ -196,12 +202,26 @@ impl Server {
         Ok(())
     }
 
+    /// Rotates or reads the master keys if it is time. Returns how long nothing is due.
+    fn tend_keys(&mut self) -> Duration {
+        match self.pages.keys.tick(since_boot()) {
+            Ok(None) => {}
+            Ok(Some(event)) => eprintln!("timeball: {event}"),
+            Err(error) => eprintln!("timeball: {error}; the keys in memory stay in use"),
+        }
+        self.pages.keys.next_due(since_boot())
+    }
+
     fn spawn(&self, role: Role) -> io::Result<(Child, File)> {
         match (role, &self.key_establishment) {
             (Role::KeyEstablishment, Some(start)) => {
-                start::spawn(role, start, self.sockets.ke_clones()?)
+                let pages = self.pages.of_key_establishment(0)?;
+                start::spawn(role, start, pages, self.sockets.ke_clones()?)
             }
-            _ => start::spawn(role, &self.responder, self.sockets.ntp_clones()?),
+            _ => {
+                let pages = self.pages.of_responder()?;
+                start::spawn(role, &self.responder, pages, self.sockets.ntp_clones()?)
+            }
         }
     }
 }
