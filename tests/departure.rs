@@ -22,7 +22,9 @@ use timeball::net::Port;
 use timeball::net::mmsg::MmsgPort;
 use timeball::net::uring::UringPort;
 use timeball::net::worker::Worker;
-use timeball::sys::socket::open_udp;
+use timeball::page::key::{KeyPage, SharedRing};
+use timeball::page::stats::{StatsPage, StatsWriter, WorkerCounters};
+use timeball::sys::socket::{UdpOptions, open_udp};
 use timeball::wire::ntp::{Header, Mode};
 use timeball::wire::timestamp::NtpTimestamp;
 
@@ -49,10 +51,10 @@ fn transmit_timestamps_follow_the_departures_through_uring() {
 }
 
 /// A server's socket whose departures the kernel stamps, and another handle to read the stamps by.
-/// Arrivals get a second stamp by this option, which leaves no room for the address that was
-/// asked; bound to one address the socket needs none.
+/// Arrivals get a second stamp by this option, which leaves no room for the count of drops.
 fn stamped_socket() -> (UdpSocket, UdpSocket) {
-    let socket = open_udp((Ipv4Addr::LOCALHOST, 0).into(), false).expect("a socket");
+    let address = (Ipv4Addr::LOCALHOST, 0).into();
+    let socket = open_udp(address, false, &UdpOptions::default()).expect("a socket");
     let flags = TimestampingFlag::SOF_TIMESTAMPING_TX_SOFTWARE
         | TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE
         | TimestampingFlag::SOF_TIMESTAMPING_OPT_TSONLY;
@@ -67,8 +69,11 @@ fn compare<P: Port>(name: &str, port: &mut P, client: &UdpSocket, witness: &UdpS
     let (nts, _) = nts_request(&mut association, &mut bench);
     let clock = HostClock::new(Source::Local, LOCAL_STRATUM_DEFAULT).expect("the clock is read");
     let engine = Engine::new(Aead::detect());
-    let Bench { keys, nonces, .. } = bench;
-    let mut worker = Worker::new(engine, clock, keys, nonces);
+    let keys = KeyPage::create(&bench.keys).expect("a page");
+    let ring = SharedRing::open(keys.file()).expect("mapped");
+    let stats: StatsPage<WorkerCounters<'static>> = StatsPage::create().expect("a page");
+    let writer = StatsWriter::attach(stats.file()).expect("mapped");
+    let mut worker = Worker::new(engine, clock, ring, bench.nonces, writer);
     for (kind, request) in [("NTP", plain_request(4, Mode::Client)), ("NTS", nts)] {
         for requests in [1, 5, BATCH_DATAGRAMS] {
             let mut errors_ns = Vec::new();

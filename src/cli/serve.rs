@@ -15,20 +15,24 @@ use zeroize::Zeroizing;
 use super::banner::Banner;
 use super::config::{self, FileError};
 use super::{EXIT_FAILURE, EXIT_USAGE, fail};
-use crate::aead::{Algorithm, NonceGenerator};
+use crate::aead::NonceGenerator;
 use crate::certificate::describe::{Description, describe};
 use crate::certificate::{MakeError, WriteError, self_signed};
 use crate::clock::source;
-use crate::config::checked::{ClockSettings, KeSettings, Settings, UnavailableCpu, WorkerSettings};
-use crate::cookie::ntskeys;
-use crate::cookie::store::{self, StoreError};
+use crate::config::checked::{
+    ClockSettings, KeSettings, KeyRotation, Settings, UnavailableCpu, WorkerSettings,
+};
 use crate::limits::{
     CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, KE_CONNECTIONS_DEFAULT,
     KE_TIMEOUT_DEFAULT,
 };
 use crate::net::PortChoice;
+use crate::process::key_keeper::{KeeperError, KeyKeeper};
+use crate::process::pages::Pages;
 use crate::process::start::{KeyEstablishmentStart, ResponderStart};
 use crate::process::supervisor::{ServeError, Server, Sockets, ntp_port};
+use crate::sys::boottime::since_boot;
+use crate::sys::socket::UdpOptions;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArguments {
@@ -64,7 +68,9 @@ enum Error {
     #[error("the kernel gives no random numbers: {0}")]
     Random(getrandom::Error),
     #[error(transparent)]
-    Keys(#[from] StoreError),
+    Keys(#[from] KeeperError),
+    #[error("cannot make the pages that processes share: {0}; allow memfd_create and mmap")]
+    Pages(io::Error),
     #[error(
         "cannot read the {what} {}: {source}; check the name, and that the user that runs \
          timeball may read it",
@@ -106,11 +112,11 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     };
     make_state_directory(&settings.state_directory)?;
     let mut random = NonceGenerator::new().map_err(Error::Random)?;
-    let ring =
-        store::load_or_create(&settings.state_directory, Algorithm::AesSivCmac256, &mut random)?;
-    let keys = ntskeys::emit(&ring, 0.0);
+    let key_random = NonceGenerator::new().map_err(Error::Random)?;
+    let keys =
+        KeyKeeper::open(&settings.state_directory, settings.rotation, key_random, since_boot())?;
     let key_establishment = match &settings.ke {
-        Some(ke) => Some(key_establishment(ke, &settings, keys.clone())?),
+        Some(ke) => Some(key_establishment(ke, &settings)?),
         None => None,
     };
     let chain = key_establishment
@@ -119,11 +125,14 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         .unwrap_or_default();
     let ke_listen = settings.ke.as_ref().map_or(&[][..], |ke| &ke.listen);
     let cpus = settings.workers.place(&available_cpus())?;
-    let sockets = Sockets::open(&settings.ntp_listen, cpus.len(), ke_listen)?;
+    let sockets = Sockets::open(&settings.ntp_listen, &settings.udp, cpus.len(), ke_listen)?;
+    warn_of_capped_buffers(&sockets, &settings.udp);
     steer(&sockets, &mut random);
     let banner = Banner { settings: &settings, chain: &chain, cpus: &cpus }.to_string();
-    let responder = ResponderStart { cpus, port: settings.port, clock: settings.clock, keys };
-    let server = Server { sockets, responder, key_establishment };
+    let ke_processes = usize::from(key_establishment.is_some());
+    let pages = Pages::create(keys, cpus.len(), ke_processes).map_err(Error::Pages)?;
+    let responder = ResponderStart { cpus, port: settings.port, clock: settings.clock };
+    let server = Server { sockets, pages, responder, key_establishment };
     server.run(|| print!("{banner}"))?;
     Ok(())
 }
@@ -132,6 +141,25 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
 fn available_cpus() -> Vec<usize> {
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     if cpus.is_empty() { vec![0] } else { cpus.iter().map(|cpu| cpu.id).collect() }
+}
+
+fn warn_of_capped_buffers(sockets: &Sockets, options: &UdpOptions) {
+    let caps = sockets.buffer_caps(options).unwrap_or_default();
+    if caps.is_empty() {
+        return;
+    }
+    let buffers: Vec<String> = caps
+        .iter()
+        .map(|cap| format!("ntp.{} at {} of {}", cap.key, cap.granted_bytes, cap.asked_bytes))
+        .collect();
+    let limits: Vec<String> =
+        caps.iter().map(|cap| format!("{}={}", cap.sysctl, cap.asked_bytes)).collect();
+    eprintln!(
+        "timeball: warning: the kernel caps {}, and datagrams may be lost in bursts; as root, \
+         `sysctl -w {}` lifts this before the next start",
+        buffers.join(" and "),
+        limits.join(" ")
+    );
 }
 
 fn steer(sockets: &Sockets, random: &mut NonceGenerator) {
@@ -145,11 +173,7 @@ fn steer(sockets: &Sockets, random: &mut NonceGenerator) {
     }
 }
 
-fn key_establishment(
-    ke: &KeSettings,
-    settings: &Settings,
-    keys: Zeroizing<String>,
-) -> Result<KeyEstablishmentStart, Error> {
+fn key_establishment(ke: &KeSettings, settings: &Settings) -> Result<KeyEstablishmentStart, Error> {
     let read = |what, path: &Path| {
         fs::read_to_string(path).map_err(|source| Error::Pem {
             what,
@@ -158,7 +182,6 @@ fn key_establishment(
         })
     };
     Ok(KeyEstablishmentStart {
-        keys,
         certificate_pem: read("certificate", &ke.certificate)?,
         certificate_file: ke.certificate.display().to_string(),
         key_pem: Zeroizing::new(read("key", &ke.key)?),
@@ -181,8 +204,7 @@ fn make_state_directory(path: &Path) -> Result<(), Error> {
 
 /// The settings without a configuration file: no privilege and no file is needed.
 fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
-    let strategy = etcetera::choose_base_strategy().map_err(|_| Error::NoHome)?;
-    let state_directory = strategy.state_dir().ok_or(Error::NoHome)?.join("timeball");
+    let state_directory = home_state_directory().ok_or(Error::NoHome)?;
     make_state_directory(&state_directory)?;
     let addresses = embedded_addresses(listen);
     let with_port = |port| addresses.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
@@ -190,6 +212,7 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
     Ok(Settings {
         state_directory,
         ntp_listen: with_port(EMBEDDED_NTP_PORT),
+        udp: UdpOptions::default(),
         workers: WorkerSettings::default(),
         port: PortChoice::default(),
         clock: ClockSettings::of(source::suggest().map_err(Error::Clock)?),
@@ -201,7 +224,13 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
             timeout: KE_TIMEOUT_DEFAULT,
             connections_max: KE_CONNECTIONS_DEFAULT,
         }),
+        rotation: KeyRotation::default(),
     })
+}
+
+/// The state directory without a configuration file.
+pub(super) fn home_state_directory() -> Option<PathBuf> {
+    Some(etcetera::choose_base_strategy().ok()?.state_dir()?.join("timeball"))
 }
 
 /// The loopback addresses and those asked for. All addresses of a family take its others in.

@@ -1,6 +1,6 @@
 //! The key establishment role: NTS-KE over TLS.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -8,27 +8,33 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::pages::KeyEstablishmentPages;
 use super::signals::stop_on_signals;
 use super::start::{KeyEstablishmentStart, Report, RoleError, StartMessage};
 use crate::aead::{Aead, Algorithm, NonceGenerator, self_test};
 use crate::cookie::format::{self, ClientKeys, cookie_bytes};
-use crate::cookie::ntskeys;
-use crate::cookie::ring::KeyRing;
 use crate::ke::cookies::{Cookie, CookieError, CookieSource, CookieVec};
 use crate::ke::negotiate::Policy;
 use crate::ke::server::{Options, Server};
 use crate::ke::tls::{CertificateStore, Pair, server_config};
 use crate::limits::{COOKIES_PER_REPLY, NONCE_BYTES_MAX};
+use crate::page::key::SharedRing;
 
 /// Serves until SIGTERM, then finishes the handshakes under way. In this order:
 ///
-/// 1. the keys are read and the cryptography proves itself,
+/// 1. the pages are mapped and the cryptography proves itself,
 /// 2. certificate and key are checked against each other,
 /// 3. signals are caught,
 /// 4. the supervisor is told, and the loop runs.
-pub fn run(start: StartMessage, listeners: Vec<OwnedFd>, report: &Report) -> Result<(), RoleError> {
+pub fn run(
+    start: StartMessage,
+    pages: Vec<OwnedFd>,
+    listeners: Vec<OwnedFd>,
+    report: &Report,
+) -> Result<(), RoleError> {
     let start: KeyEstablishmentStart = start.decode()?;
-    let cookies = RingCookies::new(&start.keys)?;
+    let KeyEstablishmentPages { ring, mut stats } = KeyEstablishmentPages::take(pages)?;
+    let cookies = RingCookies::new(ring)?;
 
     let pair = Pair::from_pem(
         start.certificate_pem.as_bytes(),
@@ -61,7 +67,14 @@ pub fn run(start: StartMessage, listeners: Vec<OwnedFd>, report: &Report) -> Res
     });
 
     report.ready();
-    server.run().map_err(|error| RoleError::new("cannot wait for connections", error))
+    let mut serve = || -> io::Result<()> {
+        while server.turn(None)?.is_continue() {
+            stats.publish(&server.counters());
+        }
+        stats.publish(&server.counters());
+        Ok(())
+    };
+    serve().map_err(|error| RoleError::new("cannot wait for connections", error))
 }
 
 /// AEAD 15 alone: every client has it, and its crypto is the batched one.
@@ -80,20 +93,18 @@ fn policy(start: &KeyEstablishmentStart) -> Result<Policy, RoleError> {
 
 /// Cookies under the ring's current master key.
 struct RingCookies {
-    ring: KeyRing,
+    ring: SharedRing,
     aead: Aead,
     nonces: NonceGenerator,
 }
 
 impl RingCookies {
-    fn new(keys: &str) -> Result<Self, RoleError> {
-        let keys = ntskeys::parse(keys)
-            .map_err(|error| RoleError::new("the master keys were not handed over", error))?;
+    fn new(ring: SharedRing) -> Result<Self, RoleError> {
         let mut aead = Aead::detect();
         self_test(&mut aead).map_err(|error| RoleError::new("refusing to start", error))?;
         let nonces = NonceGenerator::new()
             .map_err(|error| RoleError::new("the kernel gives no random numbers", error))?;
-        Ok(Self { ring: keys.ring, aead, nonces })
+        Ok(Self { ring, aead, nonces })
     }
 }
 
@@ -106,7 +117,7 @@ impl CookieSource for RingCookies {
         out: &mut CookieVec,
     ) -> Result<(), CookieError> {
         let keys = ClientKeys::new(algorithm, c2s, s2c).ok_or(CookieError::Unfit)?;
-        let master = self.ring.current();
+        let master = self.ring.latest().current();
         let bytes = cookie_bytes(master.algorithm(), algorithm);
         out.extend(
             (0..COOKIES_PER_REPLY).map(|_| Cookie::from_iter(std::iter::repeat_n(0, bytes))),

@@ -1,15 +1,17 @@
 //! One binary, one process per role.
 //!
-//! - [`supervisor`] holds configuration, sockets before they are handed over, and master keys;
-//!   never bytes from the network.
+//! - [`supervisor`] holds configuration, sockets before they are handed over, and master keys,
+//!   which [`key_keeper`] keeps; never bytes from the network.
 //! - [`responder`] holds UDP sockets, master keys and the clock (read only); never TLS or files.
 //! - [`key_establishment`] holds TLS listeners, the certificate's key and master keys; never UDP
 //!   sockets or the clock.
 //!
 //! A role is the same program started anew with `role NAME`: it shares no memory with its parent,
-//! and what it may have is what it is handed ([`start`]).
+//! and what it may have is what it is handed ([`start`]), [`pages`] among it.
 
 pub mod key_establishment;
+pub mod key_keeper;
+pub mod pages;
 pub mod responder;
 pub mod role;
 mod signals;
@@ -31,10 +33,10 @@ pub fn run_role(role: Role) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let Inherited { start, sockets, report } = inherited;
+    let Inherited { start, pages, sockets, report } = inherited;
     let result: Result<(), RoleError> = match role {
-        Role::Responder => responder::run(start, sockets, &report),
-        Role::KeyEstablishment => key_establishment::run(start, sockets, &report),
+        Role::Responder => responder::run(start, pages, sockets, &report),
+        Role::KeyEstablishment => key_establishment::run(start, pages, sockets, &report),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,38 +8,43 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use core_affinity::CoreId;
-use zeroize::Zeroizing;
 
+use super::pages::{ResponderPages, attach_stats};
 use super::signals::stop_on_signals;
 use super::start::{Report, ResponderStart, RoleError, StartMessage};
 use crate::aead::{Aead, NonceGenerator, self_test};
 use crate::clock::source::HostClock;
 use crate::config::checked::ClockSettings;
-use crate::cookie::ntskeys;
 use crate::engine::Engine;
 use crate::net::PortChoice;
 use crate::net::mmsg::MmsgPort;
 use crate::net::uring::UringPort;
 use crate::net::worker::Worker;
+use crate::page::key::SharedRing;
 
 /// Serves until SIGTERM. In this order:
 ///
 /// 1. signals are caught,
-/// 2. each worker starts on its processor, reads the keys, lets the cryptography prove itself and
+/// 2. each worker starts on its processor, maps its pages, lets the cryptography prove itself and
 ///    looks at the clock,
 /// 3. the supervisor is told when all of them are ready, and the loops run.
-pub fn run(start: StartMessage, sockets: Vec<OwnedFd>, report: &Report) -> Result<(), RoleError> {
+pub fn run(
+    start: StartMessage,
+    pages: Vec<OwnedFd>,
+    sockets: Vec<OwnedFd>,
+    report: &Report,
+) -> Result<(), RoleError> {
     let start: ResponderStart = start.decode()?;
+    let mut pages = ResponderPages::take(pages, start.cpus.len())?;
     let stop = Arc::new(AtomicBool::new(false));
     let wake =
         stop_on_signals(&stop).map_err(|error| RoleError::new("cannot catch signals", error))?;
 
     let sockets_per_worker = sockets.len() / start.cpus.len().max(1);
     let mut sockets = sockets.into_iter().map(UdpSocket::from);
-    let keys = Arc::new(start.keys);
     let (ready, readiness) = channel();
     let mut workers = Vec::new();
-    for &cpu in &start.cpus {
+    for (&cpu, stats) in start.cpus.iter().zip(std::mem::take(&mut pages.workers)) {
         let wake =
             wake.try_clone().map_err(|error| RoleError::new("a worker cannot be woken", error))?;
         let duty = Duty {
@@ -48,7 +53,8 @@ pub fn run(start: StartMessage, sockets: Vec<OwnedFd>, report: &Report) -> Resul
             sockets: sockets.by_ref().take(sockets_per_worker).collect(),
             wake,
             clock: start.clock,
-            keys: Arc::clone(&keys),
+            keys: pages.ring()?,
+            stats,
             stop: Arc::clone(&stop),
         };
         workers.push(spawn(duty, ready.clone())?);
@@ -58,11 +64,8 @@ pub fn run(start: StartMessage, sockets: Vec<OwnedFd>, report: &Report) -> Resul
     }
     report.ready();
     for worker in workers {
-        if worker.join().is_err() {
-            // Half a responder would leave the clients of the dead worker without an answer; the
-            // supervisor starts a whole one.
-            std::process::abort();
-        }
+        // It ends when it is told to stop: one that panics ends the process.
+        let _ = worker.join();
     }
     Ok(())
 }
@@ -74,13 +77,16 @@ struct Duty {
     sockets: Vec<UdpSocket>,
     wake: OwnedFd,
     clock: ClockSettings,
-    keys: Arc<Zeroizing<String>>,
+    keys: SharedRing,
+    /// The worker's page of counters.
+    stats: OwnedFd,
     stop: Arc<AtomicBool>,
 }
 
 /// Starts a worker, which says once through `ready` whether it can serve.
 fn spawn(duty: Duty, ready: Sender<Result<(), RoleError>>) -> Result<JoinHandle<()>, RoleError> {
     let work = move || {
+        let _whole = WholeOrNothing;
         // Before anything is allocated, so that a worker's memory is near its processor.
         let is_pinned = core_affinity::set_for_current(CoreId { id: duty.cpu });
         let served = if is_pinned {
@@ -99,10 +105,22 @@ fn spawn(duty: Duty, ready: Sender<Result<(), RoleError>>) -> Result<JoinHandle<
         .map_err(|error| RoleError::new("a worker cannot be started", error))
 }
 
+/// Ends the process when its thread panics (release builds abort in any case). Half a responder
+/// would leave the clients of the dead worker without an answer; the supervisor starts a whole one.
+struct WholeOrNothing;
+
+impl Drop for WholeOrNothing {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 /// Prepares a worker, says that it is ready, and runs its loop.
 fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleError> {
-    let mut worker = prepare(&duty)?;
-    let Duty { sockets, wake, stop, port, .. } = duty;
+    let Duty { sockets, wake, stop, port, clock, keys, stats, .. } = duty;
+    let mut worker = prepare(clock, keys, &stats)?;
     // The one place where ports differ: the loop is made for each.
     match port {
         PortChoice::Auto | PortChoice::Mmsg => {
@@ -121,14 +139,46 @@ fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleEr
     Ok(())
 }
 
-fn prepare(duty: &Duty) -> Result<Worker, RoleError> {
-    let keys = ntskeys::parse(&duty.keys)
-        .map_err(|error| RoleError::new("the master keys were not handed over", error))?;
+fn prepare(clock: ClockSettings, keys: SharedRing, stats: &OwnedFd) -> Result<Worker, RoleError> {
+    let stats = attach_stats(stats)?;
     let mut aead = Aead::detect();
     self_test(&mut aead).map_err(|error| RoleError::new("refusing to start", error))?;
     let nonces = NonceGenerator::new()
         .map_err(|error| RoleError::new("the kernel gives no random numbers", error))?;
-    let clock = HostClock::new(duty.clock.source, duty.clock.stratum)
+    let clock = HostClock::new(clock.source, clock.stratum)
         .map_err(|error| RoleError::new("cannot read the clock (adjtimex)", error))?;
-    Ok(Worker::new(Engine::new(aead), clock, keys.ring, nonces))
+    Ok(Worker::new(Engine::new(aead), clock, keys, nonces, stats))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Command;
+
+    use super::*;
+
+    const IS_VICTIM: &str = "TIMEBALL_TEST_VICTIM";
+
+    /// This test again in a process of its own, where a thread panics as a worker may.
+    #[test]
+    fn a_panicking_worker_takes_the_process_down() {
+        if std::env::var_os(IS_VICTIM).is_some() {
+            let worker = thread::spawn(|| {
+                let _whole = WholeOrNothing;
+                panic!("as the test wants it");
+            });
+            // An error now would be a responder that lives without its worker.
+            let _ = worker.join();
+            return;
+        }
+        let output = Command::new(std::env::current_exe().expect("this program"))
+            .args([
+                "--exact",
+                "process::responder::tests::a_panicking_worker_takes_the_process_down",
+            ])
+            .env(IS_VICTIM, "1")
+            .output()
+            .expect("started");
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
+    }
 }

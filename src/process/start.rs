@@ -1,7 +1,7 @@
 //! What a role is handed when it starts, and how it says that it is ready.
 //!
-//! Three kinds of descriptors, at fixed numbers: the start message (a sealed memory file), the
-//! report pipe to the supervisor, and the role's sockets.
+//! Four kinds of descriptors, from fixed numbers on: the start message (a sealed memory file), the
+//! report pipe to the supervisor, the role's pages, and its sockets.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, Read as _, Seek as _, Write as _};
@@ -24,8 +24,8 @@ use crate::net::PortChoice;
 const START_FD: RawFd = 3;
 /// Descriptor of the report pipe.
 const REPORT_FD: RawFd = 4;
-/// Descriptor of the first socket.
-const SOCKETS_FD: RawFd = 5;
+/// Descriptor of the first page; the sockets follow the pages.
+const PAGES_FD: RawFd = 5;
 
 /// What the responder needs beside its sockets.
 #[derive(Serialize, Deserialize)]
@@ -37,15 +37,11 @@ pub struct ResponderStart {
     pub port: PortChoice,
     /// Where the time comes from.
     pub clock: ClockSettings,
-    /// Master keys as `ntskeys` text.
-    pub keys: Zeroizing<String>,
 }
 
 /// What key establishment needs beside its listeners.
 #[derive(Serialize, Deserialize)]
 pub struct KeyEstablishmentStart {
-    /// Master keys as `ntskeys` text.
-    pub keys: Zeroizing<String>,
     /// Certificate chain, PEM, and the name of its file for messages.
     pub certificate_pem: String,
     /// Name of the certificate's file.
@@ -67,6 +63,7 @@ pub struct KeyEstablishmentStart {
 /// A start message as it lies in its memory file.
 #[derive(Serialize, Deserialize)]
 struct Envelope<T> {
+    pages: usize,
     sockets: usize,
     start: T,
 }
@@ -83,23 +80,25 @@ impl RoleError {
     }
 }
 
-/// Starts `role` in a process of its own with these sockets; they stay open here too. The second
-/// value is the end of the report pipe to read from.
+/// Starts `role` in a process of its own with these pages and sockets, which stay open here too if
+/// they are duplicates. The second value is the end of the report pipe to read from.
 pub fn spawn<T: Serialize>(
     role: Role,
     start: &T,
+    pages: Vec<OwnedFd>,
     sockets: Vec<OwnedFd>,
 ) -> io::Result<(Child, File)> {
-    let message = Envelope { sockets: sockets.len(), start };
+    let message = Envelope { pages: pages.len(), sockets: sockets.len(), start };
     let (report_reader, report_writer) = io::pipe()?;
     let mut mappings = vec![
         FdMapping { parent_fd: memory_file(&message)?, child_fd: START_FD },
         FdMapping { parent_fd: report_writer.into(), child_fd: REPORT_FD },
     ];
     mappings.extend(
-        sockets
+        pages
             .into_iter()
-            .zip(SOCKETS_FD..)
+            .chain(sockets)
+            .zip(PAGES_FD..)
             .map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }),
     );
     // The program that runs now, not what its path names: it may have been replaced since.
@@ -126,6 +125,8 @@ fn memory_file<T: Serialize>(message: &T) -> io::Result<OwnedFd> {
 pub struct Inherited {
     /// The start message, still text.
     pub start: StartMessage,
+    /// The role's pages.
+    pub pages: Vec<OwnedFd>,
     /// The role's sockets.
     pub sockets: Vec<OwnedFd>,
     /// The way back to the supervisor.
@@ -153,15 +154,16 @@ impl Inherited {
             .map_err(|error| RoleError::new("cannot be bound to the supervisor's life", error))?;
         let mut text = Zeroizing::new(Vec::new());
         File::from(take_fd(START_FD).map_err(foreign)?).read_to_end(&mut text).map_err(foreign)?;
-        let Envelope { sockets, start } =
+        let Envelope { pages, sockets, start } =
             serde_json::from_slice(&text).map_err(|error| foreign(io::Error::from(error)))?;
         let report = Report(File::from(take_fd(REPORT_FD).map_err(foreign)?));
-        let sockets = (SOCKETS_FD..)
-            .take(sockets)
+        let mut files = (PAGES_FD..)
+            .take(pages + sockets)
             .map(take_fd)
-            .collect::<io::Result<_>>()
+            .collect::<io::Result<Vec<_>>>()
             .map_err(foreign)?;
-        Ok(Self { start: StartMessage(start), sockets, report })
+        let sockets = files.split_off(pages);
+        Ok(Self { start: StartMessage(start), pages: files, sockets, report })
     }
 }
 

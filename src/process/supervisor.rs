@@ -13,11 +13,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
+use super::pages::Pages;
 use super::role::Role;
 use super::start::{self, KeyEstablishmentStart, ResponderStart, RoleError};
 use crate::limits::{
     NTP_PORT, ROLE_RESTART_DELAY_FIRST, ROLE_RESTART_DELAY_MAX, ROLE_STABLE_AFTER, ROLE_STOP_WAIT,
 };
+use crate::sys::boottime::since_boot;
+use crate::sys::socket::{BufferCap, UdpOptions};
 use crate::sys::{socket, steering};
 
 /// Why a server cannot start: each sentence says what to do.
@@ -58,6 +61,17 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+    /// The interface that the sockets are to be bound to.
+    #[error(
+        "cannot bind to the interface \"{name}\" of ntp.bind_device: {source}; `ip link` lists the \
+         interfaces of this host"
+    )]
+    Device {
+        /// The interface.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A role could not start.
     #[error("{} cannot start: {source}", role.name())]
     Role {
@@ -81,11 +95,25 @@ pub struct Sockets {
 
 impl Sockets {
     /// Opens all sockets or none: of each NTP address one for each of `workers`.
-    pub fn open(ntp: &[SocketAddr], workers: usize, ke: &[SocketAddr]) -> Result<Self, ServeError> {
+    pub fn open(
+        ntp: &[SocketAddr],
+        options: &UdpOptions,
+        workers: usize,
+        ke: &[SocketAddr],
+    ) -> Result<Self, ServeError> {
+        if let Some(name) = &options.bind_device {
+            socket::check_device(name)
+                .map_err(|source| ServeError::Device { name: name.clone(), source })?;
+        }
         Ok(Self {
-            ntp: open_all("UDP", ntp, |address| socket::open_udp_group(address, workers))?,
+            ntp: open_all("UDP", ntp, |address| socket::open_udp_group(address, workers, options))?,
             ke: open_all("TCP", ke, socket::open_tcp_listener)?,
         })
+    }
+
+    /// Which buffers the kernel made smaller than asked for: the same ones in all sockets.
+    pub fn buffer_caps(&self, options: &UdpOptions) -> io::Result<Vec<BufferCap>> {
+        socket::buffer_caps(&self.ntp[0][0], options)
     }
 
     /// Makes each client meet one worker, whatever its port. Where the kernel refuses, clients
@@ -130,6 +158,8 @@ fn open_all<S>(
 pub struct Server {
     /// The open sockets.
     pub sockets: Sockets,
+    /// Master keys and counters, which outlive the roles.
+    pub pages: Pages,
     /// What the responder is told.
     pub responder: ResponderStart,
     /// What key establishment is told, if there is any.
@@ -139,7 +169,7 @@ pub struct Server {
 impl Server {
     /// Starts the roles, calls `on_ready` once all of them serve, and keeps them running until
     /// SIGTERM or SIGINT. If one cannot start, none runs.
-    pub fn run(self, on_ready: impl FnOnce()) -> Result<(), ServeError> {
+    pub fn run(mut self, on_ready: impl FnOnce()) -> Result<(), ServeError> {
         let (events, events_writer) = io::pipe()?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
@@ -161,7 +191,9 @@ impl Server {
         }
         on_ready();
         while !stop.load(Ordering::Relaxed) {
-            let wait = roles.iter_mut().filter_map(|role| role.restart_if_due(&self)).min();
+            let keys_wait = self.tend_keys();
+            let role_waits = roles.iter_mut().filter_map(|role| role.restart_if_due(&self));
+            let wait = role_waits.chain([keys_wait]).min();
             wait_for_event(&mut events, wait);
         }
         for role in &mut roles {
@@ -170,12 +202,26 @@ impl Server {
         Ok(())
     }
 
+    /// Rotates or reads the master keys if it is time. Returns how long nothing is due.
+    fn tend_keys(&mut self) -> Duration {
+        match self.pages.keys.tick(since_boot()) {
+            Ok(None) => {}
+            Ok(Some(event)) => eprintln!("timeball: {event}"),
+            Err(error) => eprintln!("timeball: {error}; the keys in memory stay in use"),
+        }
+        self.pages.keys.next_due(since_boot())
+    }
+
     fn spawn(&self, role: Role) -> io::Result<(Child, File)> {
         match (role, &self.key_establishment) {
             (Role::KeyEstablishment, Some(start)) => {
-                start::spawn(role, start, self.sockets.ke_clones()?)
+                let pages = self.pages.of_key_establishment(0)?;
+                start::spawn(role, start, pages, self.sockets.ke_clones()?)
             }
-            _ => start::spawn(role, &self.responder, self.sockets.ntp_clones()?),
+            _ => {
+                let pages = self.pages.of_responder()?;
+                start::spawn(role, &self.responder, pages, self.sockets.ntp_clones()?)
+            }
         }
     }
 }

@@ -105,7 +105,7 @@ impl Clients {
             };
             for (place, envelope) in envelopes[..received].iter_mut().enumerate() {
                 let mut reply = self.buffers[place];
-                let arrival = envelope.turn();
+                let arrival = envelope.turn().arrival;
                 match (self.departure(&mut reply[..envelope.payload_bytes]), arrival) {
                     (Some(departure), Some(arrival)) => {
                         judged.authentic += 1;

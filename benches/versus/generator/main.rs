@@ -25,7 +25,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use signal_hook::consts::SIGUSR1;
 use timeball::cookie::ntskeys;
-use timeball::sys::socket::open_udp;
+use timeball::sys::socket::{UdpOptions, open_udp};
 
 use crate::bpf::{Map, Program};
 use crate::clients::{CLIENTS_DEFAULT, Clients, Judged, SAMPLE_PORT, SAMPLED};
@@ -122,7 +122,8 @@ fn measure(arguments: &Arguments) -> Result<serde_json::Value, Box<dyn std::erro
         return Err(format!("--clients takes a power of two from {SAMPLED} up").into());
     }
     let mut clients = Clients::mint(&ring, arguments.ask == Ask::Nts, arguments.server, count);
-    let socket = open_udp((Ipv4Addr::UNSPECIFIED, SAMPLE_PORT).into(), false)?;
+    let address = (Ipv4Addr::UNSPECIFIED, SAMPLE_PORT).into();
+    let socket = open_udp(address, false, &UdpOptions::default())?;
 
     let frames = Map::array(clients.frame_bytes(), count as u32)?;
     for (index, frame) in clients.frames().enumerate() {
