@@ -70,7 +70,7 @@ pub const KEY_FILE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// C2S and S2C of the AEAD with the longest keys, AES-SIV-CMAC-512.
 pub const CLIENT_KEYS_BYTES_MAX: usize = 128;
 
-// The clock (src/clock)
+// The clock (src/clock, src/engine/departure.rs)
 
 /// How often the host's clock is looked at. Between looks its dispersion grows by calculation,
 /// and a leap announcement or lost synchronisation reaches clients within this time.
@@ -91,6 +91,18 @@ pub const KERNEL_STRATUM_DEFAULT: u8 = 3;
 
 /// Stratum in `local` mode: chrony's, so low in rank that any real source is preferred.
 pub const LOCAL_STRATUM_DEFAULT: u8 = 10;
+
+/// What one batch's departure teaches: a sixteenth of what the estimate was off, as a shift.
+/// Steady enough for a mean, and follows a change of load within some dozens of batches.
+pub const DEPARTURE_GAIN_SHIFT: u32 = 4;
+
+/// Longest departure that is taken for one, in units of 2⁻³² s: 1 ms. A batch takes 0.1 ms; more
+/// is a worker that was not let run, or a clock that was stepped.
+pub const DEPARTURE_SPAN_MAX: i64 = (1 << 32) / 1000;
+
+/// How far a departure may exceed its estimate and count in full, however small the estimate is,
+/// in units of 2⁻³² s: 1 µs, so that an estimate starts from nothing in some dozens of batches.
+pub const DEPARTURE_NOISE: i64 = (1 << 32) / 1_000_000;
 
 // Sockets (src/net, src/sys)
 

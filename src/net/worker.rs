@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Port;
 use crate::aead::NonceGenerator;
+use crate::clock::Clock as _;
 use crate::clock::source::HostClock;
 use crate::engine::Engine;
 use crate::page::key::SharedRing;
@@ -48,7 +49,9 @@ impl Worker {
         let keys = self.keys.latest();
         let verdicts = self.engine.answer(&mut batch, keys, &self.clock, &mut self.nonces);
         drop(batch);
+        let started = self.clock.now();
         port.send(&verdicts);
+        self.engine.sent(started, self.clock.now());
     }
 
     /// What has to be done beside answering: publish what was counted, look at the clock now and
