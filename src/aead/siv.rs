@@ -48,7 +48,7 @@ mod blocks;
 
 use zeroize::Zeroize;
 
-use super::arch::{BLOCK_BYTES, LANES_MAX, Lanes, Read, SPARE_BYTES, Sinks, Sources, Task};
+use super::arch::{BLOCK_BYTES, LANES_MAX, Lanes, Read, SPARE_BYTES, Sinks, Sources};
 use super::master::SivConstants;
 use blocks::{
     Constants, Keys, LaneKeys, OneSchedule, Schedule, SharedKey, VECTORS_MAX, double, encrypt,
