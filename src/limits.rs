@@ -47,10 +47,30 @@ pub const NONCE_RESEED_SECONDS: u64 = 300;
 /// Master keys in the ring: two previous, current, next. Part of chrony's `ntskeys` format.
 pub const RING_KEYS: usize = 4;
 
+/// How often a new master key is made, unless configured: chrony's week. A cookie lives for two to
+/// three of these, so a client that sleeps for less than a fortnight needs no new key
+/// establishment.
+pub const KEY_ROTATION_DEFAULT: Duration = Duration::from_secs(7 * 86_400);
+
+/// What can be configured. A client may poll as seldom as once in 36 hours (poll 17); below an hour
+/// even clients at poll 10 would lose their cookies while they sleep. Above a year a key that leaks
+/// opens too much.
+pub const KEY_ROTATION: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(3600)..=Duration::from_secs(366 * 86_400);
+
+/// How long until a key file that could not be written is tried again: soon after somebody has
+/// freed space, and one message a minute until then.
+pub const KEY_FILE_RETRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often a key file that another program replaces is looked at: one stat(2) a second. Servers
+/// that share a ring all have its next key for an interval before one of them uses it, so it need
+/// not be oftener.
+pub const KEY_FILE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// C2S and S2C of the AEAD with the longest keys, AES-SIV-CMAC-512.
 pub const CLIENT_KEYS_BYTES_MAX: usize = 128;
 
-// The clock (src/clock)
+// The clock (src/clock, src/engine/departure.rs)
 
 /// How often the host's clock is looked at. Between looks its dispersion grows by calculation,
 /// and a leap announcement or lost synchronisation reaches clients within this time.
@@ -72,11 +92,36 @@ pub const KERNEL_STRATUM_DEFAULT: u8 = 3;
 /// Stratum in `local` mode: chrony's, so low in rank that any real source is preferred.
 pub const LOCAL_STRATUM_DEFAULT: u8 = 10;
 
+/// What one batch's departure teaches: a sixteenth of what the estimate was off, as a shift.
+/// Steady enough for a mean, and follows a change of load within some dozens of batches.
+pub const DEPARTURE_GAIN_SHIFT: u32 = 4;
+
+/// Longest departure that is taken for one, in units of 2⁻³² s: 1 ms. A batch takes 0.1 ms; more
+/// is a worker that was not let run, or a clock that was stepped.
+pub const DEPARTURE_SPAN_MAX: i64 = (1 << 32) / 1000;
+
+/// How far a departure may exceed its estimate and count in full, however small the estimate is,
+/// in units of 2⁻³² s: 1 µs, so that an estimate starts from nothing in some dozens of batches.
+pub const DEPARTURE_NOISE: i64 = (1 << 32) / 1_000_000;
+
 // Sockets (src/net, src/sys)
 
-/// Control messages of one datagram: a timestamp (32 bytes) and an IPv6 packet information
-/// (40 bytes), with room for one more.
+/// Control messages of one datagram: a timestamp (32 bytes), an IPv6 packet information (40 bytes)
+/// and a count of drops (24 bytes).
 pub const CONTROL_BYTES: usize = 96;
+
+/// Receive buffer of a socket, unless configured. The kernel takes it twice and counts 832 bytes
+/// for a plain request, 1280 for one with NTS: room for 2,500 or 1,600, which come in 4 to 6 ms at
+/// 400,000 a second. Its own default lasts 0.6 ms, less than a worker may be kept from running.
+/// Waiting costs clients no accuracy, since arrival is stamped before it.
+pub const RECEIVE_BUFFER_BYTES_DEFAULT: u32 = 1 << 20;
+
+/// Send buffer of a socket, unless configured. A reply counts until its device has sent it: room
+/// for the 1000 that a device's queue has by default.
+pub const SEND_BUFFER_BYTES_DEFAULT: u32 = 1 << 20;
+
+/// Buffers that can be configured: from one datagram to what the kernel can count twice.
+pub const SOCKET_BUFFER_BYTES: std::ops::RangeInclusive<u32> = 4096..=1 << 29;
 
 /// Addresses that one worker can listen on.
 pub const SOCKETS_PER_WORKER: usize = 64;
@@ -204,6 +249,13 @@ pub const CERTIFICATE_PAIRS_MAX: usize = 256;
 /// How often certificate files are looked at for a change. A changed pair is loaded when two looks
 /// in a row find it the same: that is long enough for a tool to write the second file.
 pub const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+// Pages (src/page)
+
+/// Copies that a reader of a page makes before it keeps what it has until its next look. A write
+/// takes some 20 ns and a copy as long: a reader that loses so often has met a writer that was
+/// stopped in the middle of a write.
+pub const PAGE_READ_ATTEMPTS: usize = 64;
 
 // Processes (src/process)
 

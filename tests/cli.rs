@@ -3,12 +3,14 @@
 mod common;
 
 use std::fs;
+use std::io::Read as _;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use common::server::{free_tcp_port, free_udp_port};
+use rustix::process::{Pid, Signal, kill_process};
 
 fn timeball(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_timeball")).args(arguments).output().expect("the program")
@@ -110,6 +112,7 @@ fn every_bad_start_says_one_sentence() {
             "an interface of this host",
         ),
         (ntp.as_str(), &format!("{ntp}\ncpus = \"8191\""), 2, "processor 8191"),
+        (ntp.as_str(), &format!("{ntp}\nbind_device = \"absent0\""), 1, "of ntp.bind_device: No"),
         ("listen", &"lisen".to_owned(), 2, "did you mean \"listen\"?"),
         ("[ke]", &"[ke".to_owned(), 2, "line 6"),
         (&place.path("cert.pem"), &place.path("absent.pem"), 1, "check its name"),
@@ -133,6 +136,41 @@ fn a_damaged_key_file_stops_the_start_and_stays() {
     assert!(message.contains("are damaged: line 2"), "{message}");
     let kept = fs::read_to_string(place.path("state/ntskeys")).expect("still there");
     assert_eq!(kept, "NKS1\nnonsense\n");
+}
+
+/// Without the right to pass the administrator's limits.
+#[test]
+fn capped_buffers_are_said_once() {
+    let place = Place::new();
+    let listen = format!("[ntp]\nlisten = [\"127.0.0.1:{}\"]", place.ntp_port);
+    let large = format!("{listen}\nreceive_buffer_bytes = 536870912\nworkers = 2");
+    let configuration = place.configuration(&listen, &large);
+    let drop_right: &[&str] = if rustix::process::geteuid().is_root() {
+        &["--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]
+    } else {
+        &["--no-new-privs"]
+    };
+    let mut server = Command::new("setpriv")
+        .args(drop_right)
+        .args([env!("CARGO_BIN_EXE_timeball"), "serve", "--config"])
+        .arg(configuration)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("setpriv (Debian package util-linux)");
+    // It is ended once it serves, and all that it said is read.
+    let read = server.stdout.as_mut().expect("piped").read(&mut [0]).expect("the banner");
+    assert_eq!(read, 1, "it serves");
+    let pid = Pid::from_raw(server.id() as i32).expect("a process");
+    kill_process(pid, Signal::TERM).expect("it runs");
+    let output = server.wait_with_output().expect("ended");
+    assert!(output.status.success(), "{output:?}");
+    let message = String::from_utf8(output.stderr).expect("text");
+    let lines: Vec<&str> = message.lines().collect();
+    let [warning] = lines[..] else { panic!("one warning: {message}") };
+    assert!(warning.contains("caps ntp.receive_buffer_bytes at "), "{warning}");
+    assert!(warning.contains(" of 536870912"), "{warning}");
+    assert!(warning.contains("`sysctl -w net.core.rmem_max=536870912"), "{warning}");
 }
 
 #[test]

@@ -2,99 +2,39 @@
 
 mod common;
 
-use std::io::{PipeWriter, Write as _, pipe};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::server::{ANSWER_WAIT, udp_client};
-use common::{Bench, nts_request, plain_request};
+use common::rig::{Rig, receive};
+use common::server::udp_client;
+use common::{nts_request, plain_request};
 use socket2::SockRef;
 use timeball::aead::Algorithm;
 use timeball::engine::outcome::Outcome;
-use timeball::limits::{BATCH_DATAGRAMS, DATAGRAM_BYTES, SWEEP_INTERVAL, URING_BUFFERS};
-use timeball::net::mmsg::MmsgPort;
-use timeball::net::uring::UringPort;
-use timeball::net::{Port, PortCounters};
-use timeball::sys::socket::open_udp;
+use timeball::limits::{DATAGRAM_BYTES, SOCKET_BUFFER_BYTES, SWEEP_INTERVAL, URING_BUFFERS};
+use timeball::net::PortCounters;
+use timeball::sys::socket::{UdpOptions, drops, open_udp};
 use timeball::wire::ntp::Mode;
-
-/// A port with what a test needs around it.
-struct Rig {
-    port: Box<dyn Port>,
-    has_ring: bool,
-    /// Addresses of its sockets.
-    addresses: Vec<SocketAddr>,
-    /// Wakes the port.
-    waker: PipeWriter,
-    bench: Bench,
-}
 
 /// Runs `test` over each port with sockets as `open` makes them. Where the kernel refuses a ring
 /// the reason is printed and the other ports are tested.
 fn every_port(open: impl Fn() -> Vec<UdpSocket>, test: impl Fn(&mut Rig)) {
     for has_ring in [false, true] {
-        let sockets = open();
-        let addresses = sockets.iter().map(|socket| socket.local_addr().expect("bound")).collect();
-        let (wake, waker) = pipe().expect("a pipe");
-        let port: Box<dyn Port> = if has_ring {
-            match UringPort::new(sockets, wake.into()) {
-                Ok(port) => Box::new(port),
-                Err(unavailable) => {
-                    println!("the uring port is NOT tested here: {unavailable}");
-                    continue;
-                }
-            }
-        } else {
-            Box::new(MmsgPort::new(sockets, wake.into()))
-        };
-        test(&mut Rig { port, has_ring, addresses, waker, bench: Bench::new() });
-    }
-}
-
-impl Rig {
-    /// Answers until `datagrams` were received; what became of them.
-    fn serve(&mut self, datagrams: usize) -> Vec<Outcome> {
-        let mut outcomes = Vec::new();
-        let start = Instant::now();
-        while outcomes.len() < datagrams {
-            assert!(start.elapsed() < ANSWER_WAIT, "{} of {datagrams} came", outcomes.len());
-            let received = self.port.recv();
-            assert!(received <= BATCH_DATAGRAMS);
-            if received > 0 {
-                let mut batch = self.port.batch();
-                assert_eq!(batch.len(), received);
-                let Bench { engine, keys, clock, nonces, .. } = &mut self.bench;
-                let verdicts = engine.answer(&mut batch, keys, clock, nonces);
-                drop(batch);
-                self.port.send(&verdicts);
-                outcomes.extend(verdicts.iter().map(|verdict| verdict.outcome));
-            }
+        match Rig::open(has_ring, open()) {
+            Ok(mut rig) => test(&mut rig),
+            Err(unavailable) => println!("the uring port is NOT tested here: {unavailable}"),
         }
-        outcomes
-    }
-
-    /// Counters, after a look at what became of the last replies.
-    fn counters(&mut self) -> PortCounters {
-        self.waker.write_all(&[1]).expect("the port holds the pipe");
-        assert_eq!(self.port.recv(), 0);
-        self.port.counters()
     }
 }
 
 fn loopback_v4() -> UdpSocket {
-    open_udp((Ipv4Addr::LOCALHOST, 0).into(), false).expect("a socket")
+    open_udp((Ipv4Addr::LOCALHOST, 0).into(), false, &UdpOptions::default()).expect("a socket")
 }
 
 fn loopback_v6() -> UdpSocket {
-    open_udp((Ipv6Addr::LOCALHOST, 0).into(), false).expect("a socket")
-}
-
-fn receive(client: &UdpSocket) -> Vec<u8> {
-    let mut buffer = vec![0; DATAGRAM_BYTES];
-    let bytes = client.recv(&mut buffer).expect("a reply");
-    buffer.truncate(bytes);
-    buffer
+    open_udp((Ipv6Addr::LOCALHOST, 0).into(), false, &UdpOptions::default()).expect("a socket")
 }
 
 #[test]
@@ -144,7 +84,12 @@ fn each_reply_leaves_by_its_own_socket() {
 #[test]
 fn replies_leave_from_the_address_that_was_asked() {
     every_port(
-        || vec![open_udp((Ipv4Addr::UNSPECIFIED, 0).into(), false).expect("a socket")],
+        || {
+            vec![
+                open_udp((Ipv4Addr::UNSPECIFIED, 0).into(), false, &UdpOptions::default())
+                    .expect("a socket"),
+            ]
+        },
         |rig| {
             let port = rig.addresses[0].port();
             for host in [1, 2, 77, 254] {
@@ -318,6 +263,68 @@ fn a_missing_timestamp_is_counted_and_replaced() {
             rig.serve(1);
             assert_eq!(receive(&client).len(), 48);
             assert_eq!(rig.counters().receive_timestamps_missing, 1);
+        },
+    );
+}
+
+/// More comes than the receive buffers hold: what was dropped is counted, of each socket and once.
+#[test]
+fn what_a_full_receive_buffer_drops_is_counted() {
+    const REQUESTS: usize = 100;
+    let small =
+        UdpOptions { receive_buffer_bytes: *SOCKET_BUFFER_BYTES.start(), ..UdpOptions::default() };
+    let sockets = std::cell::RefCell::new(Vec::new());
+    let flood = |rig: &Rig| {
+        let clients: Vec<_> = rig.addresses.iter().map(|&address| udp_client(address)).collect();
+        for client in &clients {
+            for _ in 0..REQUESTS {
+                client.send(&plain_request(4, Mode::Client)).expect("sent");
+            }
+        }
+        clients
+    };
+    // All that is queued, and a datagram after it, which tells of what was dropped before.
+    let drain = |rig: &mut Rig, clients: &[UdpSocket], before: &[u32]| {
+        let queued: usize = sockets
+            .borrow()
+            .iter()
+            .zip(before)
+            .map(|(socket, before)| REQUESTS - (drops(socket) - before) as usize)
+            .sum();
+        rig.serve(queued);
+        for client in clients {
+            client.send(&plain_request(4, Mode::Client)).expect("sent");
+        }
+        rig.serve(clients.len());
+    };
+    let told = || sockets.borrow().iter().map(drops).collect::<Vec<u32>>();
+    every_port(
+        || {
+            let open = |address| open_udp(address, false, &small).expect("a socket");
+            let opened =
+                vec![open((Ipv4Addr::LOCALHOST, 0).into()), open((Ipv6Addr::LOCALHOST, 0).into())];
+            let clone = |socket: &UdpSocket| socket.try_clone().expect("a descriptor");
+            *sockets.borrow_mut() = opened.iter().map(clone).collect();
+            opened
+        },
+        |rig| {
+            let clients = flood(rig);
+            drain(rig, &clients, &[0, 0]);
+            let first = told();
+            assert!(first.iter().all(|&drops| drops > 0), "{first:?}");
+            let counted = u64::from(first.iter().sum::<u32>());
+            let expected = PortCounters { receive_drops: counted, ..PortCounters::default() };
+            assert_eq!(rig.counters(), expected);
+
+            // Another responder takes the sockets over: it counts what comes from now on.
+            let sockets_again =
+                sockets.borrow().iter().map(|s| s.try_clone().expect("one")).collect();
+            let mut rig = Rig::open(rig.has_ring, sockets_again).expect("one could be had before");
+            let clients = flood(&rig);
+            drain(&mut rig, &clients, &first);
+            let counted: u32 = told().iter().zip(&first).map(|(now, before)| now - before).sum();
+            assert!(counted > 0);
+            assert_eq!(rig.counters().receive_drops, u64::from(counted));
         },
     );
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use timeball::sys::socket::open_udp_group;
+use timeball::sys::socket::{UdpOptions, open_udp_group};
 use timeball::sys::steering::steer_by_source_address;
 
 const WORKERS: usize = 4;
@@ -33,7 +33,8 @@ fn send(source: IpAddr, ports: usize, to: SocketAddr) {
 
 #[test]
 fn many_ports_of_few_addresses_meet_one_worker_each() {
-    let group = open_udp_group((Ipv4Addr::UNSPECIFIED, 0).into(), WORKERS).expect("sockets");
+    let group = open_udp_group((Ipv4Addr::UNSPECIFIED, 0).into(), WORKERS, &UdpOptions::default())
+        .expect("sockets");
     steer_by_source_address(&group[0], WORKERS, 0x8765_4321).expect("steered");
     let port = group[0].local_addr().expect("bound").port();
     // Up to 127.0.0.64, each with eight ports: within what a receive buffer holds.
@@ -51,7 +52,8 @@ fn many_ports_of_few_addresses_meet_one_worker_each() {
 
 #[test]
 fn without_steering_a_client_is_scattered() {
-    let group = open_udp_group((Ipv4Addr::LOCALHOST, 0).into(), WORKERS).expect("sockets");
+    let group = open_udp_group((Ipv4Addr::LOCALHOST, 0).into(), WORKERS, &UdpOptions::default())
+        .expect("sockets");
     let to = group[0].local_addr().expect("bound");
     send(Ipv4Addr::LOCALHOST.into(), 64, to);
     let meetings = meetings(&group, 64);
@@ -60,7 +62,8 @@ fn without_steering_a_client_is_scattered() {
 
 #[test]
 fn an_ipv6_client_meets_one_worker() {
-    let group = open_udp_group((Ipv6Addr::LOCALHOST, 0).into(), WORKERS).expect("sockets");
+    let group = open_udp_group((Ipv6Addr::LOCALHOST, 0).into(), WORKERS, &UdpOptions::default())
+        .expect("sockets");
     steer_by_source_address(&group[0], WORKERS, 0x8765_4321).expect("steered");
     let to = group[0].local_addr().expect("bound");
     send(Ipv6Addr::LOCALHOST.into(), 64, to);
@@ -71,8 +74,9 @@ fn an_ipv6_client_meets_one_worker() {
 /// A second server must not share the first one's address without a word.
 #[test]
 fn a_taken_address_is_refused() {
-    let group = open_udp_group((Ipv4Addr::LOCALHOST, 0).into(), WORKERS).expect("sockets");
+    let group = open_udp_group((Ipv4Addr::LOCALHOST, 0).into(), WORKERS, &UdpOptions::default())
+        .expect("sockets");
     let address = group[0].local_addr().expect("bound");
-    let error = open_udp_group(address, WORKERS).expect_err("taken");
+    let error = open_udp_group(address, WORKERS, &UdpOptions::default()).expect_err("taken");
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
 }

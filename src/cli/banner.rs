@@ -26,13 +26,13 @@ impl Display for Banner<'_> {
         writeln!(out, "timeball {} serves time", env!("CARGO_PKG_VERSION"))?;
         writeln!(out, "  NTP          udp {}", list(&self.settings.ntp_listen))?;
         let cpus: Vec<String> = self.cpus.iter().map(usize::to_string).collect();
+        writeln!(out, "  workers      {}, on processor {}", cpus.len(), cpus.join(", "))?;
         let port = match self.settings.port {
-            PortChoice::Auto => "mmsg (auto)",
-            PortChoice::Mmsg => "mmsg",
-            PortChoice::Uring => "uring",
+            PortChoice::Auto => "mmsg (auto: io_uring measured no faster)",
+            PortChoice::Mmsg => "mmsg (ntp.port says so)",
+            PortChoice::Uring => "uring (ntp.port says so)",
         };
-        let cpus = (cpus.len(), cpus.join(", "));
-        writeln!(out, "  workers      {}, on processor {}, port {port}", cpus.0, cpus.1)?;
+        writeln!(out, "  port         {port}")?;
         match &self.settings.ke {
             Some(ke) => self.key_establishment(out, ke)?,
             None => writeln!(out, "  NTS          off: the configuration names no certificate")?,

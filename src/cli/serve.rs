@@ -13,16 +13,14 @@ use time::{Duration, OffsetDateTime};
 
 use super::banner::Banner;
 use super::{EXIT_FAILURE, EXIT_USAGE, fail};
-use crate::aead::{Algorithm, NonceGenerator};
+use crate::aead::NonceGenerator;
 use crate::certificate::describe::{Description, describe};
 use crate::certificate::{MakeError, WriteError, self_signed};
 use crate::clock::source;
 use crate::config::checked::{
-    ClockSettings, KeSettings, PairFiles, Settings, UnavailableCpu, WorkerSettings,
+    ClockSettings, KeSettings, KeyRotation, PairFiles, Settings, UnavailableCpu, WorkerSettings,
 };
 use crate::config::file::{self, FileError};
-use crate::cookie::ntskeys;
-use crate::cookie::store::{self, StoreError};
 use crate::ke::tls::PairError;
 use crate::limits::{
     CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, KE_CONNECTIONS_DEFAULT,
@@ -30,10 +28,14 @@ use crate::limits::{
 };
 use crate::net::PortChoice;
 use crate::process::certificates::Certificates;
+use crate::process::key_keeper::{KeeperError, KeyKeeper};
+use crate::process::pages::Pages;
 use crate::process::service_manager;
 use crate::process::sockets::{SocketError, Sockets};
 use crate::process::start::ResponderStart;
 use crate::process::supervisor::{ServeError, Server};
+use crate::sys::boottime::since_boot;
+use crate::sys::socket::UdpOptions;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArguments {
@@ -69,7 +71,9 @@ enum Error {
     #[error("the kernel gives no random numbers: {0}")]
     Random(getrandom::Error),
     #[error(transparent)]
-    Keys(#[from] StoreError),
+    Keys(#[from] KeeperError),
+    #[error("cannot make the pages that processes share: {0}; allow memfd_create and mmap")]
+    Pages(io::Error),
     #[error(transparent)]
     Certificate(#[from] PairError),
     #[error(transparent)]
@@ -100,8 +104,8 @@ pub(super) fn run(arguments: &ServeArguments) -> ExitCode {
     }
 }
 
-/// In this order: systemd's sockets, settings, state directory, keys, certificates, sockets, roles.
-/// Nothing runs and nothing is printed before all of it is there.
+/// In this order: systemd's sockets, settings, state directory, keys, certificates, sockets, pages,
+/// roles. Nothing runs and nothing is printed before all of it is there.
 fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     // First of all: their numbers are theirs only until something else is opened.
     let activated = service_manager::activated().map_err(SocketError::Activation)?;
@@ -111,15 +115,17 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     };
     make_state_directory(&settings.state_directory)?;
     let mut random = NonceGenerator::new().map_err(Error::Random)?;
-    let ring =
-        store::load_or_create(&settings.state_directory, Algorithm::AesSivCmac256, &mut random)?;
-    let keys = ntskeys::emit(&ring, 0.0);
+    let key_random = NonceGenerator::new().map_err(Error::Random)?;
+    let keys =
+        KeyKeeper::open(&settings.state_directory, settings.rotation, key_random, since_boot())?;
     let ke = settings.ke.as_ref();
     let certificates = ke.map(|ke| Certificates::read(&ke.certificates)).transpose()?;
     let available = available_cpus();
     let cpus = settings.workers.place(&available)?;
     let ke_listen = ke.map_or(&[][..], |ke| &ke.listen);
-    let sockets = Sockets::open(&settings.ntp_listen, cpus.len(), ke_listen, activated)?;
+    let udp = &settings.udp;
+    let sockets = Sockets::open(&settings.ntp_listen, udp, cpus.len(), ke_listen, activated)?;
+    warn_of_capped_buffers(&sockets, udp);
     steer(&sockets, &mut random);
     let ke_processes = ke.map_or(0, |ke| ke.processes(available.len()));
     let first =
@@ -128,9 +134,11 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         first.and_then(|pair| describe(pair.certificate_pem.as_bytes()).ok()).unwrap_or_default();
     let banner =
         Banner { settings: &settings, chain: &chain, cpus: &cpus, ke_processes }.to_string();
-    let responder = ResponderStart { cpus, port: settings.port, clock: settings.clock, keys };
+    let pages = Pages::create(keys, cpus.len(), ke_processes).map_err(Error::Pages)?;
+    let responder = ResponderStart { cpus, port: settings.port, clock: settings.clock };
     let configuration = arguments.config.clone();
-    let server = Server { settings, configuration, sockets, responder, certificates, ke_processes };
+    let server =
+        Server { settings, configuration, sockets, pages, responder, certificates, ke_processes };
     server.run(|| print!("{banner}"))?;
     Ok(())
 }
@@ -139,6 +147,25 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
 fn available_cpus() -> Vec<usize> {
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     if cpus.is_empty() { vec![0] } else { cpus.iter().map(|cpu| cpu.id).collect() }
+}
+
+fn warn_of_capped_buffers(sockets: &Sockets, options: &UdpOptions) {
+    let caps = sockets.buffer_caps(options).unwrap_or_default();
+    if caps.is_empty() {
+        return;
+    }
+    let buffers: Vec<String> = caps
+        .iter()
+        .map(|cap| format!("ntp.{} at {} of {}", cap.key, cap.granted_bytes, cap.asked_bytes))
+        .collect();
+    let limits: Vec<String> =
+        caps.iter().map(|cap| format!("{}={}", cap.sysctl, cap.asked_bytes)).collect();
+    eprintln!(
+        "timeball: warning: the kernel caps {}, and datagrams may be lost in bursts; as root, \
+         `sysctl -w {}` lifts this before the next start",
+        buffers.join(" and "),
+        limits.join(" ")
+    );
 }
 
 fn steer(sockets: &Sockets, random: &mut NonceGenerator) {
@@ -163,8 +190,7 @@ fn make_state_directory(path: &Path) -> Result<(), Error> {
 
 /// The settings without a configuration file: no privilege and no file is needed.
 fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
-    let strategy = etcetera::choose_base_strategy().map_err(|_| Error::NoHome)?;
-    let state_directory = strategy.state_dir().ok_or(Error::NoHome)?.join("timeball");
+    let state_directory = home_state_directory().ok_or(Error::NoHome)?;
     make_state_directory(&state_directory)?;
     let addresses = embedded_addresses(listen);
     let with_port = |port| addresses.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
@@ -172,6 +198,7 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
     Ok(Settings {
         state_directory,
         ntp_listen: with_port(EMBEDDED_NTP_PORT),
+        udp: UdpOptions::default(),
         workers: WorkerSettings::default(),
         port: PortChoice::default(),
         clock: ClockSettings::of(source::suggest().map_err(Error::Clock)?),
@@ -183,7 +210,13 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
             timeout: KE_TIMEOUT_DEFAULT,
             connections_max: KE_CONNECTIONS_DEFAULT,
         }),
+        rotation: KeyRotation::default(),
     })
+}
+
+/// The state directory without a configuration file.
+pub(super) fn home_state_directory() -> Option<PathBuf> {
+    Some(etcetera::choose_base_strategy().ok()?.state_dir()?.join("timeball"))
 }
 
 /// The loopback addresses and those asked for. All addresses of a family take its others in.

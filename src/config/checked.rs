@@ -1,6 +1,7 @@
 //! The configuration as it holds: every value in range, every default filled in.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,10 +14,12 @@ use crate::clock::source::Source;
 use crate::ke::negotiate::NtpServer;
 use crate::limits::{
     CERTIFICATE_PAIRS_MAX, KE_CONNECTIONS_DEFAULT, KE_CONNECTIONS_MAX, KE_PROCESSES_DEFAULT_MAX,
-    KE_PROCESSES_MAX, KE_TIMEOUT_DEFAULT, KE_TIMEOUT_SECONDS, KERNEL_STRATUM_DEFAULT,
-    LOCAL_STRATUM_DEFAULT, NTP_PORT, NTS_KE_PORT, SOCKETS_PER_WORKER, WORKERS_MAX,
+    KE_PROCESSES_MAX, KE_TIMEOUT_DEFAULT, KE_TIMEOUT_SECONDS, KERNEL_STRATUM_DEFAULT, KEY_ROTATION,
+    KEY_ROTATION_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT, NTS_KE_PORT, SOCKET_BUFFER_BYTES,
+    SOCKETS_PER_WORKER, WORKERS_MAX,
 };
 use crate::net::PortChoice;
+use crate::sys::socket::UdpOptions;
 
 /// All settings of a server.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +28,8 @@ pub struct Settings {
     pub state_directory: PathBuf,
     /// UDP addresses, at least one.
     pub ntp_listen: Vec<SocketAddr>,
+    /// How their sockets are.
+    pub udp: UdpOptions,
     /// Who answers there.
     pub workers: WorkerSettings,
     /// How datagrams come and go.
@@ -33,6 +38,23 @@ pub struct Settings {
     pub clock: ClockSettings,
     /// Key establishment; without it the server answers plain NTP only.
     pub ke: Option<KeSettings>,
+    /// When master keys are replaced.
+    pub rotation: KeyRotation,
+}
+
+/// Who makes new master keys, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyRotation {
+    /// We do, this often.
+    Every(Duration),
+    /// Another program does, and replaces the key file.
+    External,
+}
+
+impl Default for KeyRotation {
+    fn default() -> Self {
+        Self::Every(KEY_ROTATION_DEFAULT)
+    }
 }
 
 /// The worker threads.
@@ -147,11 +169,74 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
     Ok(Settings {
         state_directory: raw.state_directory.clone().unwrap_or_else(|| "/var/lib/timeball".into()),
         ntp_listen,
+        udp: udp(text, &raw.ntp)?,
         workers: workers(text, &raw.ntp)?,
         port: raw.ntp.port.unwrap_or_default(),
         clock: clock(text, &raw.clock)?,
         ke: ke(text, &raw.ke)?,
+        rotation: rotation(text, &raw.keys)?,
     })
+}
+
+fn rotation(text: &str, raw: &raw::RawKeys) -> Result<KeyRotation, ConfigError> {
+    let Some(every) = &raw.rotate_every else {
+        return Ok(match raw.rotate {
+            Some(raw::Rotate::External) => KeyRotation::External,
+            _ => KeyRotation::default(),
+        });
+    };
+    let interval = match every.get_ref() {
+        raw::Interval::Seconds(seconds) => Some(Duration::from_secs(*seconds)),
+        raw::Interval::Text(interval) => humantime::parse_duration(interval).ok(),
+    };
+    let interval =
+        interval.filter(|interval| KEY_ROTATION.contains(interval)).ok_or_else(|| {
+            let what =
+                "rotate_every must be a time from \"1 hour\" to \"366 days\", or its seconds";
+            ConfigError::at(text, every, what.to_owned())
+        })?;
+    Ok(match raw.rotate {
+        Some(raw::Rotate::External) => KeyRotation::External,
+        _ => KeyRotation::Every(interval),
+    })
+}
+
+fn udp(text: &str, raw: &raw::RawNtp) -> Result<UdpOptions, ConfigError> {
+    if let Some(name) = &raw.bind_device
+        && !is_interface_name(name.get_ref())
+    {
+        let what = "bind_device must be the name of one interface, as `ip link` shows it";
+        return Err(ConfigError::at(text, name, what.to_owned()));
+    }
+    let number = |value: &Option<Spanned<i64>>, range: RangeInclusive<u32>, name, default| {
+        let Some(value) = value else { return Ok(default) };
+        u32::try_from(*value.get_ref()).ok().filter(|number| range.contains(number)).ok_or_else(
+            || {
+                let what = format!("{name} must be {} to {}", range.start(), range.end());
+                ConfigError::at(text, value, what)
+            },
+        )
+    };
+    let (buffers, default) = (SOCKET_BUFFER_BYTES, UdpOptions::default());
+    let (receive, send) = (default.receive_buffer_bytes, default.send_buffer_bytes);
+    Ok(UdpOptions {
+        bind_device: raw.bind_device.as_ref().map(|name| name.get_ref().clone()),
+        dscp: number(&raw.dscp, 0..=63, "dscp", default.dscp.into())? as u8,
+        receive_buffer_bytes: number(
+            &raw.receive_buffer_bytes,
+            buffers.clone(),
+            "receive_buffer_bytes",
+            receive,
+        )?,
+        send_buffer_bytes: number(&raw.send_buffer_bytes, buffers, "send_buffer_bytes", send)?,
+    })
+}
+
+/// What the kernel takes for a name, netdevice(7): shorter than `IFNAMSIZ`, without what would make
+/// it a path or two words.
+fn is_interface_name(name: &str) -> bool {
+    (1..libc::IFNAMSIZ).contains(&name.len())
+        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
 }
 
 fn workers(text: &str, raw: &raw::RawNtp) -> Result<WorkerSettings, ConfigError> {
@@ -319,6 +404,7 @@ mod tests {
             })
             .collect();
         let settings = parse(&all).expect("all keys are good");
+        assert_eq!(settings.udp.bind_device.as_deref(), Some("eth0"));
         let ke = settings.ke.expect("certificate and key are there");
         assert_eq!(ke.ntp_server.map(|name| name.to_string()).as_deref(), Some("time.example.org"));
         assert_eq!(ke.timeout, KE_TIMEOUT_DEFAULT);
@@ -341,6 +427,19 @@ mod tests {
         assert!(message("[ntp]\nlisten = [\"[::1]:1\", \"127.0.0.1:2\"]").contains("same port"));
         assert_eq!(message("[ntp]\nworkers = 0"), "line 2: workers must be 1 to 256");
         assert!(message("[ntp]\ncpus = \"1,1\"").contains("each named once"));
+        assert!(message("[keys]\nrotate_every = \"1 min\"").starts_with("line 2: rotate_every"));
+        assert!(message("[keys]\nrotate_every = 3599").contains("from \"1 hour\""));
+        assert!(message("[keys]\nrotate_every = \"soon\"").contains("from \"1 hour\""));
+        assert!(message("[keys]\nrotate_every = []").contains("expected a time such as"));
+        assert!(message("[keys]\nrotate = \"never\"").starts_with("line 2: "));
+        for name in ["", "a/b", "two words", "sixteen-letters-"] {
+            let text = format!("[ntp]\nbind_device = \"{name}\"");
+            assert!(message(&text).starts_with("line 2: bind_device must be"), "{name}");
+        }
+        assert_eq!(message("[ntp]\ndscp = 64"), "line 2: dscp must be 0 to 63");
+        assert_eq!(message("[ntp]\ndscp = -1"), "line 2: dscp must be 0 to 63");
+        let buffer = "[ntp]\nsend_buffer_bytes = 536870913";
+        assert_eq!(message(buffer), "line 2: send_buffer_bytes must be 4096 to 536870912");
         assert_eq!(message("[clock]\nstratum = 16"), "line 2: stratum must be 1 to 15");
         assert!(message("[clock]\nsource = \"gps\"").starts_with("line 2: "));
         assert!(message("[ke]\nkey = \"a\"").contains("certificate"));
@@ -358,6 +457,17 @@ mod tests {
         assert!(message(server).starts_with("line 4: \"fe80::1%lo\" is neither"));
         let timeout = "[ke]\ncertificate = \"a\"\nkey = \"b\"\ntimeout_seconds = 0.0";
         assert_eq!(message(timeout), "line 4: timeout_seconds must be 0.1 to 60");
+    }
+
+    #[test]
+    fn rotation_is_a_time_or_somebody_elses_business() {
+        let rotation = |text: &str| parse(text).expect(text).rotation;
+        let every = |seconds| KeyRotation::Every(Duration::from_secs(seconds));
+        assert_eq!(rotation(""), every(7 * 86_400));
+        assert_eq!(rotation("[keys]\nrotate_every = \"36h\""), every(36 * 3600));
+        assert_eq!(rotation("[keys]\nrotate_every = 3600"), every(3600));
+        assert_eq!(rotation("[keys]\nrotate = \"self\"\nrotate_every = \"1 day\""), every(86_400));
+        assert_eq!(rotation("[keys]\nrotate = \"external\""), KeyRotation::External);
     }
 
     #[test]

@@ -69,6 +69,47 @@ pub const KEYS: &[Key] = &[
         ],
     },
     Key {
+        section: "ntp",
+        name: "bind_device",
+        sample: "\"eth0\"",
+        is_default: false,
+        help: &[
+            "Answer NTP only where it comes in by this interface; what this host sends to itself",
+            "comes in by \"lo\". Default: all interfaces. Key establishment is not bound. When the",
+            "interface is removed and made again, timeball has to be started again.",
+        ],
+    },
+    Key {
+        section: "ntp",
+        name: "dscp",
+        sample: "0",
+        is_default: true,
+        help: &[
+            "Differentiated Services Code Point of the replies, 0 to 63, for networks that treat",
+            "packets by it. 46 is Expedited Forwarding.",
+        ],
+    },
+    Key {
+        section: "ntp",
+        name: "receive_buffer_bytes",
+        sample: "1048576",
+        is_default: true,
+        help: &[
+            "Receive buffer of each socket, 4096 to 536870912: requests that wait for an answer.",
+            "Beyond net.core.rmem_max it needs CAP_NET_ADMIN, and is capped without.",
+        ],
+    },
+    Key {
+        section: "ntp",
+        name: "send_buffer_bytes",
+        sample: "1048576",
+        is_default: true,
+        help: &[
+            "Send buffer of each socket, 4096 to 536870912: replies that wait for the interface.",
+            "Beyond net.core.wmem_max it needs CAP_NET_ADMIN, and is capped without.",
+        ],
+    },
+    Key {
         section: "clock",
         name: "source",
         sample: "\"kernel\"",
@@ -159,6 +200,26 @@ pub const KEYS: &[Key] = &[
             "Connections open at one time, of all processes together, 1 to 65536; each process has",
             "an equal share. Beyond it the oldest, which most likely is idle, makes room for the",
             "newest.",
+        ],
+    },
+    Key {
+        section: "keys",
+        name: "rotate",
+        sample: "\"self\"",
+        is_default: true,
+        help: &[
+            "Who makes new master keys. \"self\": timeball. \"external\": another program replaces",
+            "ntskeys in the state directory; it is looked at every second and never written.",
+        ],
+    },
+    Key {
+        section: "keys",
+        name: "rotate_every",
+        sample: "\"7 days\"",
+        is_default: true,
+        help: &[
+            "How often a new master key is made, \"1 hour\" to \"366 days\", or seconds. A cookie",
+            "lives for two to three of these; a client that sleeps longer has to fetch new ones.",
         ],
     },
 ];

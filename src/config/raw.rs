@@ -18,6 +18,7 @@ pub struct Raw {
     pub(super) ntp: RawNtp,
     pub(super) clock: RawClock,
     pub(super) ke: RawKe,
+    pub(super) keys: RawKeys,
 }
 
 /// Section `ntp`.
@@ -28,6 +29,10 @@ pub(super) struct RawNtp {
     pub(super) workers: Option<Spanned<i64>>,
     pub(super) cpus: Option<Spanned<String>>,
     pub(super) port: Option<PortChoice>,
+    pub(super) bind_device: Option<Spanned<String>>,
+    pub(super) dscp: Option<Spanned<i64>>,
+    pub(super) receive_buffer_bytes: Option<Spanned<i64>>,
+    pub(super) send_buffer_bytes: Option<Spanned<i64>>,
 }
 
 /// Section `clock`.
@@ -58,6 +63,31 @@ pub(super) struct RawKe {
 pub(super) struct RawPair {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
+}
+
+/// Section `keys`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawKeys {
+    pub(super) rotate: Option<Rotate>,
+    pub(super) rotate_every: Option<Spanned<Interval>>,
+}
+
+/// Who makes new master keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Rotate {
+    #[serde(rename = "self")]
+    Own,
+    External,
+}
+
+/// A time in seconds, or a text with a unit.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a time such as \"7 days\" or seconds")]
+pub(super) enum Interval {
+    Seconds(u64),
+    Text(String),
 }
 
 /// What is wrong with a configuration text, and in which line.

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::lend::lend;
+use super::lend::{DropCounts, lend};
 use super::{Batch, Port, PortCounters};
 use crate::engine::batch::Verdicts;
 use crate::limits::{
@@ -24,6 +24,7 @@ use crate::sys::mmsg::{self, Outgoing};
 #[derive(Debug)]
 pub struct MmsgPort {
     sockets: Vec<UdpSocket>,
+    drop_counts: DropCounts,
     /// Readable when the worker shall stop.
     wake: OwnedFd,
     payloads: Box<[Payload; BATCH_DATAGRAMS]>,
@@ -44,6 +45,7 @@ impl MmsgPort {
     pub fn new(sockets: Vec<UdpSocket>, wake: OwnedFd) -> Self {
         assert!((1..=SOCKETS_PER_WORKER).contains(&sockets.len()));
         Self {
+            drop_counts: DropCounts::of(&sockets),
             sockets,
             wake,
             payloads: Box::new([[0; DATAGRAM_BYTES]; BATCH_DATAGRAMS]),
@@ -101,7 +103,8 @@ impl Port for MmsgPort {
 
     fn batch(&mut self) -> Batch<'_> {
         let received = self.payloads.iter_mut().zip(&mut *self.envelopes).take(self.received);
-        lend(received, &mut self.counters)
+        let received = received.map(|(payload, envelope)| (self.turn, payload, envelope));
+        lend(received, &mut self.drop_counts, &mut self.counters)
     }
 
     fn send(&mut self, verdicts: &Verdicts) {

@@ -53,6 +53,9 @@ pub trait Port {
 pub struct PortCounters {
     /// Datagrams without a kernel timestamp; the time of their receive call was taken instead.
     pub receive_timestamps_missing: u64,
+    /// Datagrams that the kernel dropped at a socket: its receive buffer was full, or a checksum
+    /// was wrong (`SO_RXQ_OVFL`). A drop is told of by the datagram that is queued after it.
+    pub receive_drops: u64,
     /// Receive calls that failed.
     pub receive_errors: u64,
     /// Times that all receive buffers of a ring were in use. The datagrams waited in their
@@ -62,4 +65,37 @@ pub struct PortCounters {
     pub send_errors: u64,
     /// Replies dropped because the socket's send buffer stayed full.
     pub send_buffer_full: u64,
+}
+
+impl PortCounters {
+    /// Names of all counters, in the order of [`PortCounters::values`].
+    pub const NAMES: [&'static str; 6] = [
+        "receive_timestamps_missing",
+        "receive_errors",
+        "receive_drops",
+        "buffers_exhausted",
+        "send_errors",
+        "send_buffer_full",
+    ];
+
+    /// The totals.
+    pub fn values(self) -> [u64; Self::NAMES.len()] {
+        // Every field by its name: a new one cannot be forgotten here.
+        let Self {
+            receive_timestamps_missing,
+            receive_errors,
+            receive_drops,
+            buffers_exhausted,
+            send_errors,
+            send_buffer_full,
+        } = self;
+        [
+            receive_timestamps_missing,
+            receive_errors,
+            receive_drops,
+            buffers_exhausted,
+            send_errors,
+            send_buffer_full,
+        ]
+    }
 }

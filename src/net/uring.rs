@@ -7,7 +7,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use super::lend::lend;
+use super::lend::{DropCounts, lend};
 use super::{Batch, Port, PortCounters};
 use crate::engine::batch::Verdicts;
 use crate::limits::{SOCKETS_PER_WORKER, SWEEP_INTERVAL};
@@ -17,6 +17,7 @@ use crate::sys::uring::{Event, Obstacle, Ring};
 pub struct UringPort {
     ring: Ring,
     sockets: Vec<UdpSocket>,
+    drop_counts: DropCounts,
     counters: PortCounters,
 }
 
@@ -43,7 +44,12 @@ impl UringPort {
         assert!((1..=SOCKETS_PER_WORKER).contains(&sockets.len()));
         match Ring::open(&sockets, wake.as_fd()) {
             // The ring has a reference of its own to the wake descriptor.
-            Ok(ring) => Ok(Self { ring, sockets, counters: PortCounters::default() }),
+            Ok(ring) => Ok(Self {
+                ring,
+                drop_counts: DropCounts::of(&sockets),
+                sockets,
+                counters: PortCounters::default(),
+            }),
             Err(reason) => Err(UringUnavailable { reason, sockets, wake }),
         }
     }
@@ -86,7 +92,7 @@ impl Port for UringPort {
     }
 
     fn batch(&mut self) -> Batch<'_> {
-        lend(self.ring.letters(), &mut self.counters)
+        lend(self.ring.letters(), &mut self.drop_counts, &mut self.counters)
     }
 
     /// Unlike the mmsg port this one does not wait for room in a full send buffer: what became of

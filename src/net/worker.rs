@@ -5,23 +5,32 @@ use std::time::Instant;
 
 use super::Port;
 use crate::aead::NonceGenerator;
+use crate::clock::Clock as _;
 use crate::clock::source::HostClock;
-use crate::cookie::ring::KeyRing;
 use crate::engine::Engine;
 use crate::limits::WORKER_DRAIN_WAIT;
+use crate::page::key::SharedRing;
+use crate::page::stats::{StatsWriter, WorkerCounters};
 
 /// One worker: an engine with all that it needs beside the port.
 pub struct Worker {
     engine: Engine,
     clock: HostClock,
-    keys: KeyRing,
+    keys: SharedRing,
     nonces: NonceGenerator,
+    stats: StatsWriter<WorkerCounters<'static>>,
 }
 
 impl Worker {
     /// Puts the parts together.
-    pub fn new(engine: Engine, clock: HostClock, keys: KeyRing, nonces: NonceGenerator) -> Self {
-        Self { engine, clock, keys, nonces }
+    pub fn new(
+        engine: Engine,
+        clock: HostClock,
+        keys: SharedRing,
+        nonces: NonceGenerator,
+        stats: StatsWriter<WorkerCounters<'static>>,
+    ) -> Self {
+        Self { engine, clock, keys, nonces, stats }
     }
 
     /// Serves `port` until `stop` is set, then answers what is queued. One turn of the loop is one
@@ -44,24 +53,31 @@ impl Worker {
         if received > 0 {
             self.answer(port);
         }
-        self.sweep(received);
+        self.sweep(port, received);
         received
     }
 
     /// Answers and sends the batch that `port` holds.
     pub fn answer<P: Port>(&mut self, port: &mut P) {
         let mut batch = port.batch();
-        let verdicts = self.engine.answer(&mut batch, &self.keys, &self.clock, &mut self.nonces);
+        // After the batch has come: whatever key its cookies were made with, it is published.
+        let keys = self.keys.latest();
+        let verdicts = self.engine.answer(&mut batch, keys, &self.clock, &mut self.nonces);
         drop(batch);
+        let started = self.clock.now();
         port.send(&verdicts);
+        self.engine.sent(started, self.clock.now());
     }
 
-    /// What has to be done now and then: look at the clock, and leave no keys lying about when
-    /// there is nothing to do.
-    fn sweep(&mut self, received: usize) {
+    /// What has to be done beside answering: publish what was counted, look at the clock now and
+    /// then, and leave no keys lying about when there is nothing to do.
+    fn sweep<P: Port>(&mut self, port: &P, received: usize) {
+        let counters = WorkerCounters { engine: self.engine.counters(), port: port.counters() };
+        self.stats.publish(&counters);
         self.clock.refresh();
         if received == 0 {
             self.engine.wipe();
+            self.keys.latest();
         }
     }
 

@@ -33,6 +33,8 @@ pub enum Purpose {
     NtpSocket,
     /// A TCP listener of key establishment.
     KeListener,
+    /// The key page or a page of counters, in the order of [`Pages`](super::pages::Pages).
+    Page,
 }
 
 /// A start message as it lies in its memory file.

@@ -11,21 +11,23 @@ use std::time::Duration;
 use super::certificates::PairText;
 use super::channel::Link;
 use super::handover::{Descriptors, Purpose, StartMessage};
+use super::pages::KeyEstablishmentPages;
 use super::signals::stop_on_signals;
 use super::start::{KeyEstablishmentStart, KeyEstablishmentTerms, Order, Report, RoleError};
 use crate::aead::{Aead, Algorithm, NonceGenerator, self_test};
 use crate::cookie::format::{self, ClientKeys, cookie_bytes};
-use crate::cookie::ntskeys;
-use crate::cookie::ring::KeyRing;
 use crate::ke::cookies::{Cookie, CookieError, CookieSource, CookieVec};
+use crate::ke::counters::Counters;
 use crate::ke::negotiate::{NtpServer, Policy};
 use crate::ke::server::{Options, Server, Stopper};
 use crate::ke::tls::{CertificateStore, Pair, PairError, server_config};
 use crate::limits::{COOKIES_PER_REPLY, NONCE_BYTES_MAX};
+use crate::page::key::SharedRing;
+use crate::page::stats::StatsWriter;
 
 /// Serves until SIGTERM, then finishes the handshakes under way. In this order:
 ///
-/// 1. the keys are read and the cryptography proves itself,
+/// 1. the pages are mapped and the cryptography proves itself,
 /// 2. certificates and keys are checked against each other,
 /// 3. signals and orders are listened to,
 /// 4. the supervisor is told, and the loop runs.
@@ -35,7 +37,8 @@ pub fn run(
     link: &Link,
 ) -> Result<(), RoleError> {
     let start: KeyEstablishmentStart = start.decode()?;
-    let cookies = RingCookies::new(&start.keys)?;
+    let pages = KeyEstablishmentPages::take(descriptors.take(Purpose::Page))?;
+    let cookies = RingCookies::new(pages.ring)?;
 
     let terms = Terms::check(&start.terms)?;
     let store = CertificateStore::new(terms.pairs).map_err(|error| RoleError(error.to_string()))?;
@@ -64,17 +67,23 @@ pub fn run(
     let orders = listen(link.clone(), server.stopper());
 
     link.report(&Report::Ready);
-    serve(server, &store, &orders, link)
+    serve(server, pages.stats, &store, &orders, link)
         .map_err(|error| RoleError::new("cannot wait for connections", error))
 }
 
 fn serve(
     mut server: Server<RingCookies>,
+    mut stats: StatsWriter<Counters>,
     store: &CertificateStore,
     orders: &Receiver<Order>,
     link: &Link,
 ) -> std::io::Result<()> {
-    while server.turn(None)?.is_continue() {
+    loop {
+        let is_over = server.turn(None)?.is_break();
+        stats.publish(&server.counters());
+        if is_over {
+            return Ok(());
+        }
         for order in orders.try_iter() {
             match order {
                 Order::Ping => link.report(&Report::Pong),
@@ -85,7 +94,6 @@ fn serve(
             }
         }
     }
-    Ok(())
 }
 
 fn stop_at_a_signal(stopper: Stopper) -> Result<(), RoleError> {
@@ -148,20 +156,18 @@ fn adopt(
 
 /// Cookies under the ring's current master key.
 struct RingCookies {
-    ring: KeyRing,
+    ring: SharedRing,
     aead: Aead,
     nonces: NonceGenerator,
 }
 
 impl RingCookies {
-    fn new(keys: &str) -> Result<Self, RoleError> {
-        let keys = ntskeys::parse(keys)
-            .map_err(|error| RoleError::new("the master keys were not handed over", error))?;
+    fn new(ring: SharedRing) -> Result<Self, RoleError> {
         let mut aead = Aead::detect();
         self_test(&mut aead).map_err(|error| RoleError::new("refusing to start", error))?;
         let nonces = NonceGenerator::new()
             .map_err(|error| RoleError::new("the kernel gives no random numbers", error))?;
-        Ok(Self { ring: keys.ring, aead, nonces })
+        Ok(Self { ring, aead, nonces })
     }
 }
 
@@ -174,7 +180,7 @@ impl CookieSource for RingCookies {
         out: &mut CookieVec,
     ) -> Result<(), CookieError> {
         let keys = ClientKeys::new(algorithm, c2s, s2c).ok_or(CookieError::Unfit)?;
-        let master = self.ring.current();
+        let master = self.ring.latest().current();
         let bytes = cookie_bytes(master.algorithm(), algorithm);
         out.extend(
             (0..COOKIES_PER_REPLY).map(|_| Cookie::from_iter(std::iter::repeat_n(0, bytes))),

@@ -11,22 +11,22 @@ use std::time::Instant;
 use core_affinity::CoreId;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpid, kill_process};
-use zeroize::Zeroizing;
 
 use super::channel::Link;
 use super::handover::{Descriptors, Purpose, StartMessage};
+use super::pages::{ResponderPages, attach_stats};
 use super::signals::stop_on_signals;
 use super::start::{Order, Report, ResponderStart, RoleError};
 use crate::aead::{Aead, NonceGenerator, self_test};
 use crate::clock::source::HostClock;
 use crate::config::checked::ClockSettings;
-use crate::cookie::ntskeys;
 use crate::engine::Engine;
 use crate::limits::WORKER_HANGS_AFTER;
 use crate::net::PortChoice;
 use crate::net::mmsg::MmsgPort;
 use crate::net::uring::UringPort;
 use crate::net::worker::{Pulse, Worker};
+use crate::page::key::SharedRing;
 
 /// Serves until SIGTERM. In this order:
 ///
@@ -41,6 +41,7 @@ pub fn run(
     link: &Link,
 ) -> Result<(), RoleError> {
     let start: ResponderStart = start.decode()?;
+    let mut pages = ResponderPages::take(descriptors.take(Purpose::Page), start.cpus.len())?;
     let stop = Arc::new(AtomicBool::new(false));
     let wake =
         stop_on_signals(&stop).map_err(|error| RoleError::new("cannot catch signals", error))?;
@@ -48,11 +49,11 @@ pub fn run(
     let sockets = descriptors.take(Purpose::NtpSocket);
     let sockets_per_worker = sockets.len() / start.cpus.len().max(1);
     let mut sockets = sockets.into_iter().map(UdpSocket::from);
-    let keys = Arc::new(start.keys);
     let (ready, readiness) = channel();
     let pulses: Vec<Arc<Pulse>> = start.cpus.iter().map(|_| Arc::default()).collect();
     let mut workers = Vec::new();
-    for (&cpu, pulse) in start.cpus.iter().zip(&pulses) {
+    let stats = std::mem::take(&mut pages.workers);
+    for ((&cpu, pulse), stats) in start.cpus.iter().zip(&pulses).zip(stats) {
         let wake =
             wake.try_clone().map_err(|error| RoleError::new("a worker cannot be woken", error))?;
         let duty = Duty {
@@ -61,7 +62,8 @@ pub fn run(
             sockets: sockets.by_ref().take(sockets_per_worker).collect(),
             wake,
             clock: start.clock,
-            keys: Arc::clone(&keys),
+            keys: pages.ring()?,
+            stats,
             stop: Arc::clone(&stop),
             pulse: Arc::clone(pulse),
         };
@@ -121,7 +123,9 @@ struct Duty {
     sockets: Vec<UdpSocket>,
     wake: OwnedFd,
     clock: ClockSettings,
-    keys: Arc<Zeroizing<String>>,
+    keys: SharedRing,
+    /// The worker's page of counters.
+    stats: OwnedFd,
     stop: Arc<AtomicBool>,
     pulse: Arc<Pulse>,
 }
@@ -162,8 +166,8 @@ impl Drop for AbortOnPanic {
 
 /// Prepares a worker, says that it is ready, and runs its loop.
 fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleError> {
-    let mut worker = prepare(&duty)?;
-    let Duty { sockets, wake, stop, port, pulse, .. } = duty;
+    let Duty { sockets, wake, stop, port, clock, keys, stats, pulse, .. } = duty;
+    let mut worker = prepare(clock, keys, &stats)?;
     // The one place where ports differ: the loop is made for each.
     match port {
         PortChoice::Auto | PortChoice::Mmsg => {
@@ -182,14 +186,46 @@ fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleEr
     Ok(())
 }
 
-fn prepare(duty: &Duty) -> Result<Worker, RoleError> {
-    let keys = ntskeys::parse(&duty.keys)
-        .map_err(|error| RoleError::new("the master keys were not handed over", error))?;
+fn prepare(clock: ClockSettings, keys: SharedRing, stats: &OwnedFd) -> Result<Worker, RoleError> {
+    let stats = attach_stats(stats)?;
     let mut aead = Aead::detect();
     self_test(&mut aead).map_err(|error| RoleError::new("refusing to start", error))?;
     let nonces = NonceGenerator::new()
         .map_err(|error| RoleError::new("the kernel gives no random numbers", error))?;
-    let clock = HostClock::new(duty.clock.source, duty.clock.stratum)
+    let clock = HostClock::new(clock.source, clock.stratum)
         .map_err(|error| RoleError::new("cannot read the clock (adjtimex)", error))?;
-    Ok(Worker::new(Engine::new(aead), clock, keys.ring, nonces))
+    Ok(Worker::new(Engine::new(aead), clock, keys, nonces, stats))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Command;
+
+    use super::*;
+
+    const IS_VICTIM: &str = "TIMEBALL_TEST_VICTIM";
+
+    /// This test again in a process of its own, where a thread panics as a worker may.
+    #[test]
+    fn a_panicking_worker_takes_the_process_down() {
+        if std::env::var_os(IS_VICTIM).is_some() {
+            let worker = thread::spawn(|| {
+                let _guard = AbortOnPanic;
+                panic!("as the test wants it");
+            });
+            // An error now would be a responder that lives without its worker.
+            let _ = worker.join();
+            return;
+        }
+        let output = Command::new(std::env::current_exe().expect("this program"))
+            .args([
+                "--exact",
+                "process::responder::tests::a_panicking_worker_takes_the_process_down",
+            ])
+            .env(IS_VICTIM, "1")
+            .output()
+            .expect("started");
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
+    }
 }

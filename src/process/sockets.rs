@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
 
 use crate::limits::ADDRESS_WAIT;
-use crate::sys::socket::{self, Inspected};
+use crate::sys::socket::{self, BufferCap, Inspected, UdpOptions};
 use crate::sys::steering;
 
 /// Why there are no sockets: each sentence says what to do.
@@ -48,6 +48,17 @@ pub enum SocketError {
         /// What the system said.
         source: io::Error,
     },
+    /// The interface that the sockets are to be bound to.
+    #[error(
+        "cannot bind to the interface \"{name}\" of ntp.bind_device: {source}; `ip link` lists the \
+         interfaces of this host"
+    )]
+    Device {
+        /// The interface.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// systemd opened something that cannot be served.
     #[error("the socket \"{name}\" from systemd cannot be used: {reason}")]
     Unfit {
@@ -77,15 +88,22 @@ impl Sockets {
     /// systemd opened are used where they have an address of the configuration.
     pub fn open(
         ntp: &[SocketAddr],
+        options: &UdpOptions,
         workers: usize,
         ke: &[SocketAddr],
         activated: Vec<Activated>,
     ) -> Result<Self, SocketError> {
-        let mut given = Given::sort(activated)?;
+        if let Some(name) = &options.bind_device {
+            socket::check_device(name)
+                .map_err(|source| SocketError::Device { name: name.clone(), source })?;
+        }
+        let mut given = Given::sort(activated, options)?;
         let open_group = |&address: &SocketAddr| match given.take_udp(address) {
-            group if group.is_empty() => patiently(|| socket::open_udp_group(address, workers))
-                .map_err(|source| refusal("UDP", address, source)),
-            group => fill_group(group, address, workers),
+            group if group.is_empty() => {
+                patiently(|| socket::open_udp_group(address, workers, options))
+                    .map_err(|source| refusal("UDP", address, source))
+            }
+            group => fill_group(group, address, workers, options),
         };
         let ntp = ntp.iter().map(open_group).collect::<Result<_, _>>()?;
         let open_listener = |&address: &SocketAddr| match given.take_tcp(address) {
@@ -96,6 +114,11 @@ impl Sockets {
         let ke = ke.iter().map(open_listener).collect::<Result<_, _>>()?;
         given.refuse_rest()?;
         Ok(Self { ntp, ke })
+    }
+
+    /// Which buffers the kernel made smaller than asked for: the same ones in all sockets.
+    pub fn buffer_caps(&self, options: &UdpOptions) -> io::Result<Vec<BufferCap>> {
+        socket::buffer_caps(&self.ntp[0][0], options)
     }
 
     /// Makes each client meet one worker, whatever its port. Where the kernel refuses, clients
@@ -153,6 +176,7 @@ fn fill_group(
     group: Vec<(String, UdpSocket)>,
     address: SocketAddr,
     workers: usize,
+    options: &UdpOptions,
 ) -> Result<Vec<UdpSocket>, SocketError> {
     let (names, mut group): (Vec<String>, Vec<UdpSocket>) = group.into_iter().unzip();
     let unfit = |reason| SocketError::Unfit { name: names[0].clone(), reason };
@@ -165,7 +189,7 @@ fn fill_group(
     }
     let missing = workers - group.len();
     for _ in 0..missing {
-        let beside = socket::open_udp(address, true).map_err(|source| {
+        let beside = socket::open_udp(address, true, options).map_err(|source| {
             unfit(format!(
                 "no socket can be opened beside it for each of {workers} workers ({source}); set \
                  ReusePort=yes in the socket unit and User= of the service to the user of systemd, \
@@ -185,10 +209,10 @@ struct Given {
 }
 
 impl Given {
-    fn sort(activated: Vec<Activated>) -> Result<Self, SocketError> {
+    fn sort(activated: Vec<Activated>, options: &UdpOptions) -> Result<Self, SocketError> {
         let mut given = Self { udp: Vec::new(), tcp: Vec::new() };
         for (name, descriptor) in activated {
-            match socket::adopt(descriptor) {
+            match socket::adopt(descriptor, options) {
                 Ok((address, Inspected::Udp(socket))) => given.udp.push((address, (name, socket))),
                 Ok((address, Inspected::Tcp(socket))) => given.tcp.push((address, (name, socket))),
                 Err(reason) => return Err(SocketError::Unfit { name, reason }),

@@ -1,7 +1,6 @@
 //! What the supervisor and its roles say to each other: the start message, orders and reports.
 
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use super::certificates::PairText;
 use crate::config::checked::ClockSettings;
@@ -17,15 +16,11 @@ pub struct ResponderStart {
     pub port: PortChoice,
     /// Where the time comes from.
     pub clock: ClockSettings,
-    /// Master keys as `ntskeys` text.
-    pub keys: Zeroizing<String>,
 }
 
 /// What one process of key establishment needs beside its listeners.
 #[derive(Serialize, Deserialize)]
 pub struct KeyEstablishmentStart {
-    /// Master keys as `ntskeys` text.
-    pub keys: Zeroizing<String>,
     /// Port of the NTP service.
     pub ntp_port: u16,
     /// Connections that this process may have open at one time.

@@ -16,6 +16,8 @@ use crate::limits::{
 /// A process of a role, or its place while there is none. Dropping it kills the process.
 pub(super) struct Supervised {
     pub(super) role: Role,
+    /// Its place among the processes of its role: it keeps its page of counters.
+    pub(super) index: usize,
     running: Option<Running>,
     started: Instant,
     /// From one start to the next, at least.
@@ -47,9 +49,9 @@ pub(super) enum Event {
 
 impl Supervised {
     /// A place whose process is to be started at once.
-    pub(super) fn new(role: Role, now: Instant) -> Self {
+    pub(super) fn new(role: Role, index: usize, now: Instant) -> Self {
         let delay = ROLE_RESTART_DELAY_FIRST;
-        Self { role, running: None, started: now.checked_sub(delay).unwrap_or(now), delay }
+        Self { role, index, running: None, started: now.checked_sub(delay).unwrap_or(now), delay }
     }
 
     /// When there is something to do for it by the clock: a start, or the end of patience with one.

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::certificates::{Certificates, Change};
 use super::channel::Channel;
 use super::handover::{self, Purpose};
+use super::pages::Pages;
 use super::reload::{ReloadError, Reread};
 use super::role::Role;
 use super::service_manager::ServiceManager;
@@ -26,6 +27,7 @@ use super::supervised::{Event, Supervised};
 use crate::config::checked::{KeSettings, Settings, ntp_port};
 use crate::config::file;
 use crate::limits::{CERTIFICATE_LOOK_INTERVAL, ROLE_STOP_WAIT};
+use crate::sys::boottime::since_boot;
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +53,8 @@ pub struct Server {
     pub configuration: Option<PathBuf>,
     /// The open sockets.
     pub sockets: Sockets,
+    /// Master keys and counters, which outlive the roles.
+    pub pages: Pages,
     /// What the responder is told.
     pub responder: ResponderStart,
     /// The certificates in use; none without key establishment.
@@ -66,24 +70,27 @@ impl Server {
         Supervisor::new(self)?.run(on_ready)
     }
 
-    fn roles(&self) -> impl Iterator<Item = Role> {
+    /// Each process by its role and its place among those of the role.
+    fn roles(&self) -> impl Iterator<Item = (Role, usize)> {
         let processes = if self.certificates.is_some() { self.ke_processes } else { 0 };
-        [Role::Responder].into_iter().chain((0..processes).map(|_| Role::KeyEstablishment))
+        let ke = (0..processes).map(|index| (Role::KeyEstablishment, index));
+        [(Role::Responder, 0)].into_iter().chain(ke)
     }
 
-    fn spawn(&self, role: Role) -> io::Result<(Child, Channel)> {
-        let with = |purpose, sockets: Vec<_>| {
-            sockets.into_iter().map(|socket| (purpose, socket)).collect::<Vec<_>>()
-        };
+    fn spawn(&self, role: Role, index: usize) -> io::Result<(Child, Channel)> {
+        let with =
+            |purpose, descriptors: Vec<_>| descriptors.into_iter().map(move |d| (purpose, d));
         match role {
             Role::Responder => {
                 let sockets = with(Purpose::NtpSocket, self.sockets.ntp_clones()?);
-                handover::spawn(role, &self.responder, sockets)
+                let pages = with(Purpose::Page, self.pages.of_responder()?);
+                handover::spawn(role, &self.responder, pages.chain(sockets).collect())
             }
             Role::KeyEstablishment => {
                 let start = self.key_establishment().ok_or(io::ErrorKind::InvalidInput)?;
                 let listeners = with(Purpose::KeListener, self.sockets.ke_clones()?);
-                handover::spawn(role, &start, listeners)
+                let pages = with(Purpose::Page, self.pages.of_key_establishment(index)?);
+                handover::spawn(role, &start, pages.chain(listeners).collect())
             }
         }
     }
@@ -91,7 +98,6 @@ impl Server {
     fn key_establishment(&self) -> Option<KeyEstablishmentStart> {
         let KeSettings { connections_max, .. } = self.settings.ke.as_ref()?;
         Some(KeyEstablishmentStart {
-            keys: self.responder.keys.clone(),
             ntp_port: ntp_port(&self.settings.ntp_listen),
             connections_max: connections_max.div_ceil(self.ke_processes),
             terms: self.terms()?,
@@ -107,14 +113,18 @@ impl Server {
         })
     }
 
-    /// Reads the configuration again, and lets hold what can. Returns the keys that wait for a
-    /// restart.
+    /// Reads the configuration and the master keys again, and lets hold what can. Returns the
+    /// settings that wait for a restart.
     fn reload(&mut self) -> Result<Vec<&'static str>, ReloadError> {
         let new = match &self.configuration {
             Some(path) => file::read(path)?,
             None => self.settings.clone(),
         };
         let Reread { settings, certificates, restart_needed } = Reread::new(&self.settings, &new)?;
+        if let Some(event) = self.pages.keys.reload(since_boot())? {
+            eprintln!("timeball: {event}");
+        }
+        self.pages.keys.set_rotation(settings.rotation);
         self.settings = settings;
         self.certificates = certificates.or(self.certificates.take());
         Ok(restart_needed)
@@ -152,7 +162,7 @@ impl Supervisor {
     fn new(server: Server) -> io::Result<Self> {
         let now = Instant::now();
         Ok(Self {
-            processes: server.roles().map(|role| Supervised::new(role, now)).collect(),
+            processes: server.roles().map(|(role, i)| Supervised::new(role, i, now)).collect(),
             signals: Signals::catch(server.configuration.is_some())?,
             manager: ServiceManager::new(now),
             look_due: now + CERTIFICATE_LOOK_INTERVAL,
@@ -197,8 +207,8 @@ impl Supervisor {
         let mut events = Vec::new();
         for process in &mut self.processes {
             let server = &self.server;
-            let role = process.role;
-            let event = process.tick(now, || server.spawn(role));
+            let (role, index) = (process.role, process.index);
+            let event = process.tick(now, || server.spawn(role, index));
             events.extend(event.map(|event| (role, event)));
         }
         self.tick(now);
@@ -222,6 +232,7 @@ impl Supervisor {
             self.look_due = now + CERTIFICATE_LOOK_INTERVAL;
             self.look_at_certificates();
         }
+        self.tend_keys();
         if self.manager.is_due(now) {
             // Every process is asked, also behind one that hangs.
             let silent = self.processes.iter_mut().filter_map(|p| (!p.ping()).then_some(p.role));
@@ -233,14 +244,15 @@ impl Supervisor {
     }
 
     /// When something is to be done by the clock.
-    fn due(&self) -> Option<Instant> {
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let keys = now + self.server.pages.keys.next_due(since_boot());
         let processes = self.processes.iter().filter_map(Supervised::due);
-        processes.chain(self.manager.due()).chain([self.look_due]).min()
+        processes.chain(self.manager.due()).chain([self.look_due, keys]).min()
     }
 
     /// Waits for a signal or a report, at most until something is due.
     fn wait(&self, now: Instant) {
-        let timeout = self.due().map(|due| timespec(due.saturating_duration_since(now)));
+        let timeout = self.due(now).map(|due| timespec(due.saturating_duration_since(now)));
         let channels = self.processes.iter().filter_map(Supervised::channel);
         let mut interests: Vec<PollFd<'_>> = channels
             .map(|channel| PollFd::new(channel, PollFlags::IN))
@@ -264,6 +276,15 @@ impl Supervisor {
             }
         }
         self.manager.status(&self.status());
+    }
+
+    /// Rotates or reads the master keys if it is time.
+    fn tend_keys(&mut self) {
+        match self.server.pages.keys.tick(since_boot()) {
+            Ok(None) => {}
+            Ok(Some(event)) => eprintln!("timeball: {event}"),
+            Err(error) => eprintln!("timeball: {error}; the keys in memory stay in use"),
+        }
     }
 
     fn look_at_certificates(&mut self) {

@@ -38,6 +38,9 @@ pub struct Received {
     pub arrival: Option<NtpTimestamp>,
     /// Where it was sent to.
     pub destination: Option<Destination>,
+    /// Datagrams that were dropped at its socket when it was queued (`SO_RXQ_OVFL`), modulo 2³².
+    /// The kernel does not tell of none.
+    pub drops: Option<u32>,
 }
 
 /// Reads the control messages in `control`; what is unknown or malformed is passed by.
@@ -48,6 +51,9 @@ pub fn read(control: &[u8]) -> Received {
         rest = after;
         match (message.level, message.kind) {
             (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => received.arrival = timespec(message.data),
+            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
+                received.drops = message.data.first_chunk().copied().map(u32::from_ne_bytes);
+            }
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                 received.destination = in_pktinfo(message.data);
             }
@@ -136,6 +142,12 @@ fn write_message(control: &mut ControlBuffer, level: i32, kind: i32, data: &[u8]
 const _: () = assert!(HEADER_BYTES == 16 && ALIGNMENT == 8);
 const _: () = assert!(size_of::<libc::in_pktinfo>() == 12 && size_of::<libc::in6_pktinfo>() == 20);
 const _: () = assert!(size_of::<libc::timespec>() == 16);
+const _: () = assert!(CONTROL_BYTES >= space(16) + space(20) + space(4), "all that are asked for");
+
+/// `CMSG_SPACE`: what a message with so much data takes.
+const fn space(data_bytes: usize) -> usize {
+    (HEADER_BYTES + data_bytes).next_multiple_of(ALIGNMENT)
+}
 
 #[cfg(test)]
 mod tests {
@@ -163,6 +175,16 @@ mod tests {
         let length = write_source(&mut control, Destination::V6(global, 7));
         let read = read(&control.0[..length]).destination;
         assert_eq!(read, Some(Destination::V6(global, 0)));
+    }
+
+    /// As the kernel writes it: header, count, padding.
+    #[test]
+    fn a_count_of_drops_is_read() {
+        let mut control = ControlBuffer::ZERO;
+        let drops = u32::MAX - 1;
+        let length =
+            write_message(&mut control, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &drops.to_ne_bytes());
+        assert_eq!(read(&control.0[..length]).drops, Some(drops));
     }
 
     proptest! {

@@ -3,9 +3,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use super::control::{self, ControlBuffer};
+use super::control::{self, ControlBuffer, Received};
 use crate::limits::DATAGRAM_BYTES;
-use crate::wire::timestamp::NtpTimestamp;
 
 /// Payload buffer of one datagram.
 pub type Payload = [u8; DATAGRAM_BYTES];
@@ -58,15 +57,15 @@ impl Envelope {
     }
 
     /// Turns the envelope of a request into that of its reply: the control messages that came are
-    /// replaced by the one that makes the reply leave from the address that was asked. Returns
-    /// when the request arrived, if the kernel said so.
-    pub fn turn(&mut self) -> Option<NtpTimestamp> {
+    /// replaced by the one that makes the reply leave from the address that was asked; where none
+    /// said which, the socket is bound to it. Returns what the control messages said.
+    pub fn turn(&mut self) -> Received {
         let received = control::read(&self.control.0[..self.control_bytes]);
         self.control_bytes = match received.destination {
             Some(destination) => control::write_source(&mut self.control, destination),
             None => 0,
         };
-        received.arrival
+        received
     }
 
     /// Copies in a name and control messages that the kernel wrote elsewhere; what has no room is

@@ -20,3 +20,25 @@ pub(super) fn set<T>(socket: &impl AsFd, level: i32, name: i32, value: &T) -> io
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Reads an option that is an array of 32-bit numbers. Those that the kernel does not know stay 0.
+pub(super) fn read<const N: usize>(
+    socket: &impl AsFd,
+    level: i32,
+    name: i32,
+) -> io::Result<[u32; N]> {
+    let mut value = [0; N];
+    let mut length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: `value` and `length` are exclusively borrowed for the whole call; the kernel writes
+    // no more of `value` than `length` says, which is its size, and any bytes are numbers.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}

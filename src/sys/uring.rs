@@ -168,15 +168,15 @@ impl Ring {
         self.taken.len()
     }
 
-    /// The taken datagrams.
-    pub fn letters(&mut self) -> impl Iterator<Item = (&mut Payload, &mut Envelope)> {
+    /// The taken datagrams, each with its socket's place among those that [`Ring::open`] was given.
+    pub fn letters(&mut self) -> impl Iterator<Item = (usize, &mut Payload, &mut Envelope)> {
         let buffers = self.pool.buffers();
         self.taken.iter().zip(self.envelopes.iter_mut()).map(move |(taken, envelope)| {
             // SAFETY: no two of `taken` have the same buffer, because `BufferPool::claim` gives
             // a buffer out once until it is offered again; the kernel does not write to it
             // until then; and the iterator borrows the ring, so it is the only one.
             let buffer = unsafe { &mut *buffers[usize::from(taken.buffer)].get() };
-            (&mut buffer.payload, envelope)
+            (taken.socket as usize, &mut buffer.payload, envelope)
         })
     }
 

@@ -1,6 +1,8 @@
 //! What several test programs share: an engine on a simulated clock, and clients for it.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
+pub mod namespace;
+pub mod rig;
 pub mod server;
 
 use std::net::SocketAddr;

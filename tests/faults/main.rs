@@ -5,10 +5,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod load;
+mod system;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,11 +20,14 @@ use rustix::process::Signal;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use system::{established_connections, is_gone, wait_for_pending, wait_for_state};
 use time::{Duration as Days, OffsetDateTime};
-use timeball::aead::Algorithm;
+use timeball::aead::{Algorithm, NonceGenerator};
 use timeball::certificate::{PemPair, self_signed};
+use timeball::cookie::ntskeys;
 use timeball::ke::client::{Options, establish};
 use timeball::ke::exchange::Offer;
+use timeball::sys::file::replace_private;
 
 const RESPONDER: &str = "responder";
 const KEY_ESTABLISHMENT: &str = "key-establishment";
@@ -43,7 +46,7 @@ struct Fault {
     happen: fn() -> Seen,
 }
 
-const FAULTS: [Fault; 14] = [
+const FAULTS: [Fault; 15] = [
     Fault {
         name: "ke_process_killed",
         note: "kill -9 of one of three; its own handshakes end",
@@ -103,6 +106,11 @@ const FAULTS: [Fault; 14] = [
         name: "reload_in_a_loop",
         note: "200 reloads, certificates changed by each",
         happen: reload_in_a_loop,
+    },
+    Fault {
+        name: "keys_rotate_three_times",
+        note: "read by reloads; kill -9 of all KE after the second",
+        happen: keys_rotate_three_times,
     },
     Fault {
         name: "wrong_configuration_is_reloaded",
@@ -439,6 +447,31 @@ fn reload_in_a_loop() -> Seen {
     seen
 }
 
+/// No process may be behind or ahead: not the others, and not one that starts in between.
+fn keys_rotate_three_times() -> Seen {
+    let server = start();
+    let load = Load::start(&server, &client(&server));
+    let file = server.directory.path().join("ntskeys");
+    let mut random = NonceGenerator::new().expect("random numbers");
+    for rotation in 1..=3 {
+        let text = std::fs::read_to_string(&file).expect("the key file");
+        let mut ring = ntskeys::parse(&text).expect("well-formed").ring;
+        ring.rotate(|bytes| random.fill(bytes));
+        replace_private(&file, ntskeys::emit(&ring, 0.0).as_bytes()).expect("written");
+        server.signal(Signal::HUP);
+        wait_for_log(&server, "new master keys were read", rotation);
+        if rotation == 2 {
+            server.role_pids(KEY_ESTABLISHMENT).iter().for_each(|&pid| kill(pid, Signal::KILL));
+        }
+        // Each client has new cookies now, as it has after the time between two rotations.
+        load.wait_for_successes();
+    }
+    let seen = load.finish();
+    assert_eq!((seen.lost, seen.naks), (0, 0), "{seen:?}");
+    assert!(seen.failed <= KE_CLIENTS as u64, "more than the killed ones had: {seen:?}");
+    seen
+}
+
 fn wrong_configuration_is_reloaded() -> Seen {
     let server = start();
     let load = Load::start(&server, &client(&server));
@@ -531,42 +564,4 @@ fn shows(client: &Options, pair: &PemPair) -> bool {
 
 fn wait_for_log(server: &Server, text: &str, times: usize) {
     wait_until(text, || server.log().matches(text).count() >= times);
-}
-
-/// The field of `/proc/PID/status`, proc_pid_status(5).
-fn status(pid: u32, field: &str) -> Option<String> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
-    Some(line.trim().to_owned())
-}
-
-fn wait_for_state(pid: u32, state: char) {
-    wait_until("the state of a process", || {
-        status(pid, "State").is_some_and(|found| found.starts_with(state))
-    });
-}
-
-fn wait_for_pending(pid: u32, signal: Signal) {
-    let bit = 1 << (signal.as_raw() - 1);
-    wait_until("a pending signal", || {
-        let pending = status(pid, "ShdPnd").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
-        pending.is_some_and(|mask| mask & bit != 0)
-    });
-}
-
-/// Ended, waited for or not.
-fn is_gone(pid: u32) -> bool {
-    status(pid, "State").is_none_or(|state| state.starts_with('Z'))
-}
-
-/// Connections to a port of 127.0.0.1 whose handshake of TCP is complete, seen from the server's
-/// side (proc_net(5)); those that wait to be accepted are among them.
-fn established_connections(port: u16) -> usize {
-    let table = std::fs::read_to_string(Path::new("/proc/self/net/tcp")).expect("the table");
-    let local = format!("0100007F:{port:04X}");
-    let is_one = |line: &&str| {
-        let mut fields = line.split_whitespace().skip(1);
-        fields.next() == Some(&local) && fields.nth(1) == Some("01")
-    };
-    table.lines().filter(is_one).count()
 }

@@ -1,0 +1,127 @@
+//! The responder process of a running server: what happens when it dies, and where io_uring is
+//! forbidden.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::plain_request;
+use common::rig::{Rig, receive};
+use common::server::{ANSWER_WAIT, Server, udp_client};
+use rustix::process::{Pid, Signal, kill_process};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use timeball::aead::Algorithm;
+use timeball::wire::ntp::Mode;
+
+/// More than a batch, and more than the ports would take in one turn.
+const REQUESTS: usize = 100;
+
+/// What waits in the sockets outlives the process. The requests are sent while the responder is
+/// stopped; then it dies as by a panic, before it can run again.
+fn dead_responder_is_replaced(port: &str) {
+    let ntp = format!("port = \"{port}\"");
+    let server = Server::start_with(Algorithm::AesSivCmac256, &ntp, "", "");
+    let number = server.role_pid("responder").expect("a process");
+    let pid = Pid::from_raw(number as i32).expect("not 0");
+    kill_process(pid, Signal::STOP).expect("ours");
+    wait_stopped(number);
+    let clients = [udp_client(server.ntp()), udp_client(server.ntp_v6())];
+    for client in &clients {
+        for _ in 0..REQUESTS {
+            client.send(&plain_request(4, Mode::Client)).expect("sent");
+        }
+    }
+    kill_process(pid, Signal::ABORT).expect("ours");
+    kill_process(pid, Signal::CONT).expect("ours");
+    for client in &clients {
+        for number in 0..REQUESTS {
+            assert_eq!(receive(client).len(), 48, "reply {number} of {REQUESTS}");
+        }
+    }
+    assert_ne!(server.role_pid("responder"), Some(number));
+}
+
+/// A signal is sent at once and obeyed some time later, by each thread.
+fn wait_stopped(pid: u32) {
+    let start = Instant::now();
+    let is_stopped = |state: &str| state.trim_start().starts_with('T');
+    loop {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+        let all =
+            threads.map(|thread| thread.expect("an entry").path().join("status")).all(|path| {
+                let status = std::fs::read_to_string(path).expect("it runs");
+                status.lines().find_map(|line| line.strip_prefix("State:")).is_some_and(is_stopped)
+            });
+        if all {
+            return;
+        }
+        assert!(start.elapsed() < ANSWER_WAIT, "not stopped");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_dead_responder_is_replaced_and_its_requests_answered() {
+    dead_responder_is_replaced("mmsg");
+}
+
+#[test]
+fn a_dead_responder_is_replaced_over_uring() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    match Rig::open(true, vec![socket]) {
+        Ok(_) => dead_responder_is_replaced("uring"),
+        Err(unavailable) => println!("NOT tested here: {unavailable}"),
+    }
+}
+
+/// Runs `work` in a thread that may not set up a ring, nor may the processes that it starts: as
+/// containers have it.
+fn without_io_uring<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let forbidden = || {
+        let rules = BTreeMap::from([(libc::SYS_io_uring_setup, Vec::new())]);
+        let architecture = TargetArch::try_from(std::env::consts::ARCH).expect("one that it knows");
+        let refuse = SeccompAction::Errno(libc::EPERM as u32);
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, architecture);
+        let program = BpfProgram::try_from(filter.expect("a filter")).expect("a program");
+        seccompiler::apply_filter(&program).expect("filtered");
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(forbidden).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+#[test]
+fn auto_serves_where_io_uring_is_forbidden() {
+    let start = || Server::start_with(Algorithm::AesSivCmac256, "port = \"auto\"", "", "");
+    let server = without_io_uring(start);
+    assert!(server.banner.contains("port         mmsg (auto: "), "{}", server.banner);
+    let client = udp_client(server.ntp());
+    client.send(&plain_request(4, Mode::Client)).expect("sent");
+    assert_eq!(receive(&client).len(), 48);
+}
+
+#[test]
+fn uring_says_that_io_uring_is_forbidden_and_what_helps() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().display();
+    let port = common::server::free_udp_port();
+    let text = format!(
+        "state_directory = \"{path}\"\n[ntp]\nlisten = [\"127.0.0.1:{port}\"]\nport = \"uring\"\n\
+         [clock]\nsource = \"local\"\n"
+    );
+    let configuration = directory.path().join("timeball.toml");
+    std::fs::write(&configuration, text).expect("written");
+    let output = without_io_uring(|| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_timeball"));
+        command.args(["serve", "--config"]).arg(&configuration).output().expect("the program")
+    });
+    let lines: Vec<String> =
+        BufReader::new(&output.stderr[..]).lines().map(|line| line.expect("text")).collect();
+    assert_eq!(output.status.code(), Some(1), "{lines:?}");
+    let [message] = &lines[..] else { panic!("one sentence: {lines:?}") };
+    assert!(message.contains("forbidden here, by a container's seccomp filter"), "{message}");
+    assert!(message.contains("set ntp.port = \"mmsg\""), "{message}");
+}
