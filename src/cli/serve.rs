@@ -127,11 +127,23 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     let cpus = settings.workers.place(&available_cpus())?;
     let sockets = Sockets::open(&settings.ntp_listen, &settings.udp, cpus.len(), ke_listen)?;
     warn_of_capped_buffers(&sockets, &settings.udp);
+    if !settings.udp.busy_poll.is_zero() && !sockets.are_polled() {
+        eprintln!(
+            "timeball: warning: the kernel polls no interface for us (SO_PREFER_BUSY_POLL needs \
+             CAP_NET_ADMIN); workers poll their sockets alone, which helps little; grant the \
+             capability, or set ntp.busy_poll_microseconds = 0"
+        );
+    }
     steer(&sockets, &mut random);
     let banner = Banner { settings: &settings, chain: &chain, cpus: &cpus }.to_string();
     let ke_processes = usize::from(key_establishment.is_some());
     let pages = Pages::create(keys, cpus.len(), ke_processes).map_err(Error::Pages)?;
-    let responder = ResponderStart { cpus, port: settings.port, clock: settings.clock };
+    let responder = ResponderStart {
+        cpus,
+        port: settings.port,
+        busy_poll: settings.udp.busy_poll,
+        clock: settings.clock,
+    };
     let server = Server { sockets, pages, responder, key_establishment };
     server.run(|| print!("{banner}"))?;
     Ok(())

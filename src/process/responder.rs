@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use core_affinity::CoreId;
 
@@ -50,6 +51,7 @@ pub fn run(
         let duty = Duty {
             cpu,
             port: start.port,
+            busy_poll: start.busy_poll,
             sockets: sockets.by_ref().take(sockets_per_worker).collect(),
             wake,
             clock: start.clock,
@@ -74,6 +76,7 @@ pub fn run(
 struct Duty {
     cpu: usize,
     port: PortChoice,
+    busy_poll: Duration,
     sockets: Vec<UdpSocket>,
     wake: OwnedFd,
     clock: ClockSettings,
@@ -119,12 +122,12 @@ impl Drop for WholeOrNothing {
 
 /// Prepares a worker, says that it is ready, and runs its loop.
 fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleError> {
-    let Duty { sockets, wake, stop, port, clock, keys, stats, .. } = duty;
+    let Duty { sockets, wake, stop, port, busy_poll, clock, keys, stats, .. } = duty;
     let mut worker = prepare(clock, keys, &stats)?;
     // The one place where ports differ: the loop is made for each.
     match port {
         PortChoice::Auto | PortChoice::Mmsg => {
-            let mut port = MmsgPort::new(sockets, wake);
+            let mut port = MmsgPort::new(sockets, wake, busy_poll);
             let _ = ready.send(Ok(()));
             worker.run(&mut port, &stop);
         }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, BufRead as _, Read as _, Seek as _, Write as _};
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -35,6 +36,8 @@ pub struct ResponderStart {
     pub cpus: Vec<usize>,
     /// How datagrams come and go.
     pub port: PortChoice,
+    /// How long a worker polls before it sleeps.
+    pub busy_poll: Duration,
     /// Where the time comes from.
     pub clock: ClockSettings,
 }
