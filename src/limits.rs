@@ -181,12 +181,19 @@ pub const KE_TIMEOUT_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=60.0;
 /// would answer its close_notify with a reset, which can destroy the answer on its way.
 pub const KE_LINGER: Duration = Duration::from_millis(500);
 
-/// NTS-KE connections held at once by one process, unless configured. Idle ones cost some 2 KiB
+/// NTS-KE connections held at once by all processes, unless configured. Idle ones cost some 2 KiB
 /// each; at the worst each holds a handshake of `KE_HANDSHAKE_BYTES_MAX`, 64 MiB together.
 pub const KE_CONNECTIONS_DEFAULT: usize = 2048;
 
 /// What can be configured; each connection costs a descriptor and a TLS state.
 pub const KE_CONNECTIONS_MAX: usize = 65_536;
+
+/// Key establishment processes unless configured: as many as processors, up to this. Eight do
+/// some 50,000 handshakes a second, and every one is woken for each new connection.
+pub const KE_PROCESSES_DEFAULT_MAX: usize = 8;
+
+/// What can be configured: more than one machine's network needs.
+pub const KE_PROCESSES_MAX: usize = 64;
 
 /// Connections that the kernel keeps for a listener until they are accepted, within
 /// net.core.somaxconn. When it overflows a client waits a second to try again; std's 128 overflow
@@ -247,6 +254,14 @@ pub const CERTIFICATE_BACKDATE_SECONDS: i64 = 86_400;
 /// clients, so a working renewal never shows it.
 pub const CERTIFICATE_EXPIRY_WARNING_DAYS: i64 = 30;
 
+/// Certificates of one server: each costs a few KiB in each process, and has to be read, checked
+/// and looked at for changes.
+pub const CERTIFICATE_PAIRS_MAX: usize = 256;
+
+/// How often certificate files are looked at for a change. A changed pair is loaded when two looks
+/// in a row find it the same: that is long enough for a tool to write the second file.
+pub const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
 // Pages (src/page)
 
 /// Copies that a reader of a page makes before it keeps what it has until its next look. A write
@@ -255,6 +270,21 @@ pub const CERTIFICATE_EXPIRY_WARNING_DAYS: i64 = 30;
 pub const PAGE_READ_ATTEMPTS: usize = 64;
 
 // Processes (src/process)
+
+/// Longest report of a role to the supervisor: one sentence. The supervisor, which has all
+/// secrets, takes no more from a process that strangers talk to.
+pub const REPORT_BYTES_MAX: usize = 4096;
+
+/// A worker whose loop has not turned for so long hangs: even an idle one turns at every sweep.
+pub const WORKER_HANGS_AFTER: Duration = SWEEP_INTERVAL.saturating_mul(3);
+
+/// How long an address may be in use at the start before that is an error: longer than the
+/// processes of a killed supervisor take to drain their sockets.
+pub const ADDRESS_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a stopping worker goes on answering what is queued: a full socket buffer takes
+/// milliseconds, and a flood must not hold the end up.
+pub const WORKER_DRAIN_WAIT: Duration = Duration::from_millis(500);
 
 /// Delay before a role that ended is started again, the first time.
 pub const ROLE_RESTART_DELAY_FIRST: Duration = Duration::from_millis(100);
@@ -265,7 +295,8 @@ pub const ROLE_RESTART_DELAY_MAX: Duration = Duration::from_secs(10);
 /// A role that ran this long is taken for healthy, and its delay starts from the first again.
 pub const ROLE_STABLE_AFTER: Duration = Duration::from_secs(60);
 
-/// How long a role may take to end before it is killed: longer than the longest handshake.
+/// How long a role may take to end before it is killed: longer than a handshake has by default. A
+/// stop that took longer would look like a hang to who asked for it.
 pub const ROLE_STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// How long the supervisor waits for a role to say that it serves. Roles start in milliseconds.
@@ -306,3 +337,4 @@ const _: () = assert!(KE_REQUEST_BYTES_MAX >= 1024, "RFC 8915 section 4");
 const _: () = assert!(
     KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + KE_HANDSHAKE_BYTES_MAX + KE_READ_BYTES
 );
+const _: () = assert!(ADDRESS_WAIT.as_millis() > WORKER_DRAIN_WAIT.as_millis());

@@ -25,7 +25,7 @@ use timeball::engine::batch::Datagram;
 use timeball::limits::{BATCH_DATAGRAMS, CLOCK_LOOK_INTERVAL, COOKIES_PER_REPLY, DATAGRAM_BYTES};
 use timeball::net::Batch;
 use timeball::net::mmsg::MmsgPort;
-use timeball::net::worker::Worker;
+use timeball::net::worker::{Pulse, Worker};
 use timeball::page::key::{KeyPage, SharedRing};
 use timeball::page::stats::{StatsPage, StatsWriter, WorkerCounters};
 use timeball::sys::socket::{UdpOptions, open_udp};
@@ -257,7 +257,7 @@ impl Running {
             let engine = Engine::new(Aead::detect());
             let mut worker = Worker::new(engine, clock, ring, nonces, writer);
             let mut port = MmsgPort::new(sockets.into(), wake.into(), Duration::ZERO);
-            counted(counter, || worker.run(&mut port, &stopped));
+            counted(counter, || worker.run(&mut port, &stopped, &Pulse::default()));
         });
         Self { addresses, keys, stats, stop, wake: Some(waker), thread: Some(thread) }
     }

@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest::{SHA256, digest};
 use clap::{Args, Subcommand};
 
-use super::config::{self, FileError};
 use super::serve::home_state_directory;
 use super::{EXIT_FAILURE, EXIT_USAGE, fail};
 use crate::aead::{MasterKey, NonceGenerator};
 use crate::config::checked::KeyRotation;
+use crate::config::file::{self, FileError};
 use crate::cookie::ntskeys::{self, ParseError};
 use crate::cookie::rotation::Rotation;
 use crate::cookie::store::{self, KeyFile, Loaded, StoreError};
@@ -138,7 +138,7 @@ impl Place {
     fn find(&self) -> Result<(KeyFile, KeyRotation), Error> {
         let (directory, rotation) = match (&self.config, &self.state_directory) {
             (Some(config), _) => {
-                let settings = config::read(config)?;
+                let settings = file::read(config)?;
                 (settings.state_directory, settings.rotation)
             }
             (None, Some(directory)) => (directory.clone(), KeyRotation::default()),

@@ -177,6 +177,26 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         section: "ke",
+        name: "certificates",
+        sample: "[{ certificate = \"/etc/timeball/2.pem\", key = \"/etc/timeball/2-key.pem\" }]",
+        is_default: false,
+        help: &[
+            "Further certificates with their keys, chosen by the name that a client asks for; who",
+            "asks for another name, or none, is shown the first of all.",
+        ],
+    },
+    Key {
+        section: "ke",
+        name: "processes",
+        sample: "2",
+        is_default: false,
+        help: &[
+            "Processes that do key establishment, 1 to 64. Default: one for each processor that",
+            "this process may run on, at most 8.",
+        ],
+    },
+    Key {
+        section: "ke",
         name: "ntp_server",
         sample: "\"time.example.org\"",
         is_default: false,
@@ -198,8 +218,9 @@ pub const KEYS: &[Key] = &[
         sample: "2048",
         is_default: true,
         help: &[
-            "Connections open at one time, 1 to 65536. Beyond it the oldest, which most likely is",
-            "idle, makes room for the newest.",
+            "Connections open at one time, of all processes together, 1 to 65536; each process has",
+            "an equal share. Beyond it the oldest, which most likely is idle, makes room for the",
+            "newest.",
         ],
     },
     Key {

@@ -61,9 +61,19 @@ pub(super) struct RawKe {
     pub(super) listen: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) certificate: Option<Spanned<PathBuf>>,
     pub(super) key: Option<Spanned<PathBuf>>,
+    pub(super) certificates: Option<Spanned<Vec<RawPair>>>,
+    pub(super) processes: Option<Spanned<i64>>,
     pub(super) ntp_server: Option<Spanned<String>>,
     pub(super) timeout_seconds: Option<Spanned<f64>>,
     pub(super) connections_max: Option<Spanned<i64>>,
+}
+
+/// One of several certificates.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPair {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
 }
 
 /// Section `keys`.

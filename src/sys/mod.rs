@@ -4,6 +4,7 @@ pub mod adjtimex;
 pub mod boottime;
 pub mod control;
 pub mod file;
+pub mod inherited;
 pub mod memory;
 pub mod message;
 pub mod mmsg;
