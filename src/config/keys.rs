@@ -36,8 +36,8 @@ pub const KEYS: &[Key] = &[
         sample: "\"shared\"",
         is_default: true,
         help: &[
-            "What the machine is for. \"shared\": other programs too. \"appliance\": time alone, and",
-            "workers poll their interface's queue (ntp.busy_poll_microseconds).",
+            "What the machine is for. \"shared\": other programs too. \"appliance\": time alone;",
+            "workers then poll their interface's queue (ntp.busy_poll_microseconds).",
         ],
     },
     Key {
