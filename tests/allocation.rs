@@ -256,7 +256,7 @@ impl Running {
             let nonces = NonceGenerator::new().expect("random numbers");
             let engine = Engine::new(Aead::detect());
             let mut worker = Worker::new(engine, clock, ring, nonces, writer);
-            let mut port = MmsgPort::new(sockets.into(), wake.into());
+            let mut port = MmsgPort::new(sockets.into(), wake.into(), Duration::ZERO);
             counted(counter, || worker.run(&mut port, &stopped, &Pulse::default()));
         });
         Self { addresses, keys, stats, stop, wake: Some(waker), thread: Some(thread) }

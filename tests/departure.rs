@@ -9,6 +9,7 @@ mod common;
 use std::io::{IoSliceMut, pipe};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::time::Duration;
 
 use common::server::udp_client;
 use common::{Bench, nts_request, plain_request};
@@ -36,7 +37,12 @@ fn transmit_timestamps_follow_the_departures_through_mmsg() {
     let (socket, witness) = stamped_socket();
     let client = udp_client(socket.local_addr().expect("bound"));
     let (wake, _waker) = pipe().expect("a pipe");
-    compare("mmsg", &mut MmsgPort::new(vec![socket], wake.into()), &client, &witness);
+    compare(
+        "mmsg",
+        &mut MmsgPort::new(vec![socket], wake.into(), Duration::ZERO),
+        &client,
+        &witness,
+    );
 }
 
 #[test]

@@ -130,6 +130,13 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     let udp = &settings.udp;
     let sockets = Sockets::open(&settings.ntp_listen, udp, cpus.len(), ke_listen, activated)?;
     warn_of_capped_buffers(&sockets, udp);
+    if !udp.busy_poll.is_zero() && !sockets.are_polled() {
+        eprintln!(
+            "timeball: warning: the kernel polls no interface for us (SO_PREFER_BUSY_POLL needs \
+             CAP_NET_ADMIN); workers poll their sockets alone, which helps little; grant the \
+             capability, or set ntp.busy_poll_microseconds = 0"
+        );
+    }
     steer(&sockets, &mut random);
     let ke_processes = ke.map_or(0, |ke| ke.processes(available.len()));
     let first =
@@ -140,7 +147,12 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         Banner { settings: &settings, chain: &chain, cpus: &cpus, ke_processes }.to_string();
     let control = Control::open(&settings.control_socket(), settings.control.mode)?;
     let pages = Pages::create(keys, cpus.len(), ke_processes).map_err(Error::Pages)?;
-    let responder = ResponderStart { cpus, port: settings.port, clock: settings.clock };
+    let responder = ResponderStart {
+        cpus,
+        port: settings.port,
+        busy_poll: settings.udp.busy_poll,
+        clock: settings.clock,
+    };
     let configuration = arguments.config.clone();
     let server = Server {
         settings,

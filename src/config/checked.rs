@@ -9,14 +9,15 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::cpus;
-use super::raw::{self, ConfigError, Raw};
+use super::raw::{self, ConfigError, Profile, Raw};
 use crate::clock::source::Source;
 use crate::ke::negotiate::NtpServer;
 use crate::limits::{
-    CERTIFICATE_PAIRS_MAX, CONTROL_MODE_DEFAULT, KE_CONNECTIONS_DEFAULT, KE_CONNECTIONS_MAX,
-    KE_PROCESSES_DEFAULT_MAX, KE_PROCESSES_MAX, KE_TIMEOUT_DEFAULT, KE_TIMEOUT_SECONDS,
-    KERNEL_STRATUM_DEFAULT, KEY_ROTATION, KEY_ROTATION_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT,
-    NTS_KE_PORT, SOCKET_BUFFER_BYTES, SOCKETS_PER_WORKER, WORKERS_MAX,
+    BUSY_POLL_APPLIANCE, BUSY_POLL_MICROSECONDS, CERTIFICATE_PAIRS_MAX, CONTROL_MODE_DEFAULT,
+    KE_CONNECTIONS_DEFAULT, KE_CONNECTIONS_MAX, KE_PROCESSES_DEFAULT_MAX, KE_PROCESSES_MAX,
+    KE_TIMEOUT_DEFAULT, KE_TIMEOUT_SECONDS, KERNEL_STRATUM_DEFAULT, KEY_ROTATION,
+    KEY_ROTATION_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT, NTS_KE_PORT, SOCKET_BUFFER_BYTES,
+    SOCKETS_PER_WORKER, WORKERS_MAX,
 };
 use crate::net::PortChoice;
 use crate::sys::socket::UdpOptions;
@@ -199,7 +200,7 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
     Ok(Settings {
         state_directory: raw.state_directory.clone().unwrap_or_else(|| "/var/lib/timeball".into()),
         ntp_listen,
-        udp: udp(text, &raw.ntp)?,
+        udp: udp(text, &raw.ntp, raw.profile.unwrap_or_default())?,
         workers: workers(text, &raw.ntp)?,
         port: raw.ntp.port.unwrap_or_default(),
         clock: clock(text, &raw.clock)?,
@@ -247,7 +248,7 @@ fn control(text: &str, raw: &raw::RawControl) -> Result<ControlSettings, ConfigE
     Ok(ControlSettings { socket: raw.socket.clone(), mode })
 }
 
-fn udp(text: &str, raw: &raw::RawNtp) -> Result<UdpOptions, ConfigError> {
+fn udp(text: &str, raw: &raw::RawNtp, profile: Profile) -> Result<UdpOptions, ConfigError> {
     if let Some(name) = &raw.bind_device
         && !is_interface_name(name.get_ref())
     {
@@ -263,10 +264,31 @@ fn udp(text: &str, raw: &raw::RawNtp) -> Result<UdpOptions, ConfigError> {
             },
         )
     };
+    let can_poll = raw.port != Some(PortChoice::Uring);
+    if let Some(place) = &raw.busy_poll_microseconds
+        && *place.get_ref() != 0
+        && !can_poll
+    {
+        let what = "busy_poll_microseconds needs port = \"mmsg\" or \"auto\"";
+        return Err(ConfigError::at(text, place, what.to_owned()));
+    }
+    let busy_poll = match profile {
+        Profile::Appliance if can_poll => BUSY_POLL_APPLIANCE.as_micros() as u32,
+        _ => 0,
+    };
     let (buffers, default) = (SOCKET_BUFFER_BYTES, UdpOptions::default());
     let (receive, send) = (default.receive_buffer_bytes, default.send_buffer_bytes);
     Ok(UdpOptions {
         bind_device: raw.bind_device.as_ref().map(|name| name.get_ref().clone()),
+        busy_poll: Duration::from_micros(
+            number(
+                &raw.busy_poll_microseconds,
+                BUSY_POLL_MICROSECONDS,
+                "busy_poll_microseconds",
+                busy_poll,
+            )?
+            .into(),
+        ),
         dscp: number(&raw.dscp, 0..=63, "dscp", default.dscp.into())? as u8,
         receive_buffer_bytes: number(
             &raw.receive_buffer_bytes,
@@ -459,6 +481,17 @@ mod tests {
     }
 
     #[test]
+    fn an_appliance_polls_where_it_can() {
+        let busy_poll = |text: &str| parse(text).expect("good").udp.busy_poll;
+        assert_eq!(busy_poll(""), Duration::ZERO);
+        assert_eq!(busy_poll("profile = \"appliance\""), BUSY_POLL_APPLIANCE);
+        let uring = "profile = \"appliance\"\n[ntp]\nport = \"uring\"";
+        assert_eq!(busy_poll(uring), Duration::ZERO);
+        let off = "profile = \"appliance\"\n[ntp]\nbusy_poll_microseconds = 0";
+        assert_eq!(busy_poll(off), Duration::ZERO);
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_its_line() {
         let message = |text: &str| parse(text).expect_err(text).to_string();
         assert_eq!(
@@ -492,6 +525,10 @@ mod tests {
         assert_eq!(message(buffer), "line 2: send_buffer_bytes must be 4096 to 536870912");
         assert_eq!(message("[clock]\nstratum = 16"), "line 2: stratum must be 1 to 15");
         assert!(message("[clock]\nsource = \"gps\"").starts_with("line 2: "));
+        let polling = "[ntp]\nport = \"uring\"\nbusy_poll_microseconds = 50";
+        assert!(message(polling).starts_with("line 3: busy_poll_microseconds needs port = "));
+        let long = "[ntp]\nbusy_poll_microseconds = 1001";
+        assert_eq!(message(long), "line 2: busy_poll_microseconds must be 0 to 1000");
         assert!(message("[ke]\nkey = \"a\"").contains("certificate"));
         assert!(message("[ke]\ncertificate = \"a\"").contains("add key"));
         assert!(

@@ -31,6 +31,16 @@ pub const KEYS: &[Key] = &[
         ],
     },
     Key {
+        section: "",
+        name: "profile",
+        sample: "\"shared\"",
+        is_default: true,
+        help: &[
+            "What the machine is for. \"shared\": other programs too. \"appliance\": time alone;",
+            "workers then poll their interface's queue (ntp.busy_poll_microseconds).",
+        ],
+    },
+    Key {
         section: "ntp",
         name: "listen",
         sample: "[\"0.0.0.0:123\", \"[::]:123\"]",
@@ -77,6 +87,17 @@ pub const KEYS: &[Key] = &[
             "Answer NTP only where it comes in by this interface; what this host sends to itself",
             "comes in by \"lo\". Default: all interfaces. Key establishment is not bound. When the",
             "interface is removed and made again, timeball has to be started again.",
+        ],
+    },
+    Key {
+        section: "ntp",
+        name: "busy_poll_microseconds",
+        sample: "0",
+        is_default: false,
+        help: &[
+            "How long a worker without requests polls its interface's queue before it sleeps, 0 to",
+            "1000. For processors that do nothing else; needs CAP_NET_ADMIN, port mmsg and an",
+            "interface set up for it (tuning/README.md). Default 0, in profile \"appliance\" 50.",
         ],
     },
     Key {

@@ -15,6 +15,7 @@ use crate::net::PortChoice;
 #[serde(default)]
 pub struct Raw {
     pub(super) state_directory: Option<PathBuf>,
+    pub(super) profile: Option<Profile>,
     pub(super) ntp: RawNtp,
     pub(super) clock: RawClock,
     pub(super) ke: RawKe,
@@ -31,9 +32,19 @@ pub(super) struct RawNtp {
     pub(super) cpus: Option<Spanned<String>>,
     pub(super) port: Option<PortChoice>,
     pub(super) bind_device: Option<Spanned<String>>,
+    pub(super) busy_poll_microseconds: Option<Spanned<i64>>,
     pub(super) dscp: Option<Spanned<i64>>,
     pub(super) receive_buffer_bytes: Option<Spanned<i64>>,
     pub(super) send_buffer_bytes: Option<Spanned<i64>>,
+}
+
+/// What the machine is for: it sets the defaults of other keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Profile {
+    #[default]
+    Shared,
+    Appliance,
 }
 
 /// Section `clock`.

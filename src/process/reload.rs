@@ -36,7 +36,7 @@ pub(super) struct Reread {
 impl Reread {
     /// What comes of `new` while `running` holds.
     pub(super) fn new(running: &Settings, new: &Settings) -> Result<Self, ReloadError> {
-        let (holds, restart_needed) = (holds(running, new), restart_needed(running, new));
+        let restart_needed = restart_needed(running, new);
         let mut settings = running.clone();
         let mut certificates = None;
         if is_same_maker(running.rotation, new.rotation) {
@@ -48,16 +48,14 @@ impl Reread {
             ke.ntp_server.clone_from(&new.ntp_server);
             ke.timeout = new.timeout;
         }
+        let holds = changed_in_place(running, &settings);
         Ok(Self { settings, certificates, holds, restart_needed })
     }
 }
 
-/// The keys that have changed and can hold at once: those that [`Reread::new`] takes over.
-fn holds(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    let mut changed = vec![(
-        "keys.rotate_every",
-        old.rotation != new.rotation && is_same_maker(old.rotation, new.rotation),
-    )];
+/// What distinguishes settings from those before that the server goes on with.
+fn changed_in_place(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let mut changed = vec![("keys.rotate_every", old.rotation != new.rotation)];
     if let (Some(old), Some(new)) = (&old.ke, &new.ke) {
         changed.extend([
             ("ke.certificate", old.certificates != new.certificates),
@@ -78,11 +76,12 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let Settings { state_directory, ntp_listen, udp, workers, port, clock, ke, rotation, control } =
         old;
     let ControlSettings { socket, mode } = control;
-    let UdpOptions { bind_device, dscp, receive_buffer_bytes, send_buffer_bytes } = udp;
+    let UdpOptions { bind_device, busy_poll, dscp, receive_buffer_bytes, send_buffer_bytes } = udp;
     let mut changed = vec![
         ("state_directory", *state_directory != new.state_directory),
         ("ntp.listen", *ntp_listen != new.ntp_listen),
         ("ntp.bind_device", *bind_device != new.udp.bind_device),
+        ("ntp.busy_poll_microseconds", *busy_poll != new.udp.busy_poll),
         ("ntp.dscp", *dscp != new.udp.dscp),
         ("ntp.receive_buffer_bytes", *receive_buffer_bytes != new.udp.receive_buffer_bytes),
         ("ntp.send_buffer_bytes", *send_buffer_bytes != new.udp.send_buffer_bytes),
@@ -171,5 +170,15 @@ mod tests {
         ] {
             assert_eq!(restart_needed(&old, &parse(text).expect(text)), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn what_changes_in_place_is_named() {
+        let old = parse("").expect("good");
+        let new = parse("[ntp]\ndscp = 3\n[keys]\nrotate_every = \"2 days\"\n").expect("good");
+        let Reread { settings, holds, restart_needed, .. } =
+            Reread::new(&old, &new).expect("no files are read");
+        assert_eq!((holds, restart_needed), (vec!["keys.rotate_every"], vec!["ntp.dscp"]));
+        assert_eq!((settings.rotation, settings.udp), (new.rotation, old.udp));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -59,6 +59,7 @@ pub fn run(
         let duty = Duty {
             cpu,
             port: start.port,
+            busy_poll: start.busy_poll,
             sockets: sockets.by_ref().take(sockets_per_worker).collect(),
             wake,
             clock: start.clock,
@@ -120,6 +121,7 @@ fn are_turning(pulses: &[Arc<Pulse>], seen: &mut [(u64, Instant)], now: Instant)
 struct Duty {
     cpu: usize,
     port: PortChoice,
+    busy_poll: Duration,
     sockets: Vec<UdpSocket>,
     wake: OwnedFd,
     clock: ClockSettings,
@@ -166,12 +168,12 @@ impl Drop for AbortOnPanic {
 
 /// Prepares a worker, says that it is ready, and runs its loop.
 fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleError> {
-    let Duty { sockets, wake, stop, port, clock, keys, stats, pulse, .. } = duty;
+    let Duty { sockets, wake, stop, port, busy_poll, clock, keys, stats, pulse, .. } = duty;
     let mut worker = prepare(clock, keys, &stats)?;
     // The one place where ports differ: the loop is made for each.
     match port {
         PortChoice::Auto | PortChoice::Mmsg => {
-            let mut port = MmsgPort::new(sockets, wake);
+            let mut port = MmsgPort::new(sockets, wake, busy_poll);
             let _ = ready.send(Ok(()));
             worker.run(&mut port, &stop, &pulse);
         }

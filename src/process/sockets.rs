@@ -116,6 +116,11 @@ impl Sockets {
         Ok(Self { ntp, ke })
     }
 
+    /// Whether the kernel polls the interfaces for the NTP sockets.
+    pub fn are_polled(&self) -> bool {
+        socket::is_polled(&self.ntp[0][0])
+    }
+
     /// Which buffers the kernel made smaller than asked for: the same ones in all sockets.
     pub fn buffer_caps(&self, options: &UdpOptions) -> io::Result<Vec<BufferCap>> {
         socket::buffer_caps(&self.ntp[0][0], options)

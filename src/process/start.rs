@@ -1,5 +1,7 @@
 //! What the supervisor and its roles say to each other: the start message, orders and reports.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::certificates::PairText;
@@ -14,6 +16,8 @@ pub struct ResponderStart {
     pub cpus: Vec<usize>,
     /// How datagrams come and go.
     pub port: PortChoice,
+    /// How long a worker polls before it sleeps.
+    pub busy_poll: Duration,
     /// Where the time comes from.
     pub clock: ClockSettings,
 }

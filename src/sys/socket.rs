@@ -3,18 +3,23 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::option;
-use crate::limits::{KE_BACKLOG, RECEIVE_BUFFER_BYTES_DEFAULT, SEND_BUFFER_BYTES_DEFAULT};
+use crate::limits::{
+    BUSY_POLL_BUDGET, KE_BACKLOG, RECEIVE_BUFFER_BYTES_DEFAULT, SEND_BUFFER_BYTES_DEFAULT,
+};
 
 /// How UDP sockets are to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UdpOptions {
     /// The only interface that datagrams are taken from.
     pub bind_device: Option<String>,
+    /// How long a worker polls before it sleeps; zero is not at all.
+    pub busy_poll: Duration,
     /// Differentiated Services Code Point of what is sent, 0 to 63 (RFC 2474 section 3).
     pub dscp: u8,
     /// Receive buffer, which the kernel takes twice.
@@ -27,6 +32,7 @@ impl Default for UdpOptions {
     fn default() -> Self {
         Self {
             bind_device: None,
+            busy_poll: Duration::ZERO,
             dscp: 0,
             receive_buffer_bytes: RECEIVE_BUFFER_BYTES_DEFAULT,
             send_buffer_bytes: SEND_BUFFER_BYTES_DEFAULT,
@@ -81,10 +87,31 @@ fn prepare_udp(socket: &Socket, address: SocketAddr, options: &UdpOptions) -> io
     }
     never_fragment(socket, address.is_ipv6())?;
     size_buffers(socket, options)?;
+    if !options.busy_poll.is_zero() {
+        // Without the privilege the worker polls the socket alone; `is_polled` tells.
+        let _ = poll_queue(socket, options.busy_poll);
+    }
     if let Some(name) = &options.bind_device {
         socket.bind_device(Some(name.as_bytes()))?;
     }
     Ok(())
+}
+
+/// Makes each receive call that finds nothing look into the queue of the interface that the socket
+/// was last served from (`SO_BUSY_POLL`), and keeps the interface from interrupting meanwhile
+/// (`SO_PREFER_BUSY_POLL`): without the latter a flood is taken in by the interrupt, which leaves
+/// the worker no time. Documentation/networking/napi.rst.
+fn poll_queue(socket: &Socket, time: Duration) -> io::Result<()> {
+    let microseconds = time.as_micros() as i32;
+    option::set(socket, libc::SOL_SOCKET, libc::SO_BUSY_POLL, &microseconds)?;
+    let budget = i32::from(BUSY_POLL_BUDGET);
+    option::set(socket, libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, &budget)?;
+    option::set(socket, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, &1)
+}
+
+/// Whether the kernel polls for this socket: it asks for CAP_NET_ADMIN.
+pub fn is_polled(socket: &UdpSocket) -> bool {
+    matches!(option::read(socket, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL), Ok([1]))
 }
 
 /// Whether sockets can be bound to this interface (`SO_BINDTODEVICE`): an error says why not.
