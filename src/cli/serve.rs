@@ -18,8 +18,8 @@ use crate::certificate::describe::{Description, describe};
 use crate::certificate::{MakeError, WriteError, self_signed};
 use crate::clock::source;
 use crate::config::checked::{
-    ClockSettings, ControlSettings, KeSettings, KeyRotation, PairFiles, Sandbox, Settings, UnavailableCpu,
-    WorkerSettings,
+    ClockSettings, ControlSettings, KeSettings, KeyRotation, PairFiles, Sandbox, Settings,
+    UnavailableCpu, WorkerSettings,
 };
 use crate::config::file::{self, FileError};
 use crate::ke::tls::PairError;
@@ -38,6 +38,7 @@ use crate::process::sockets::{SocketError, Sockets};
 use crate::process::start::ResponderStart;
 use crate::process::supervisor::{ServeError, Server};
 use crate::sys::boottime::since_boot;
+use crate::sys::inherited;
 use crate::sys::socket::UdpOptions;
 
 #[derive(Debug, Args)]
@@ -117,6 +118,8 @@ pub(super) fn run(arguments: &ServeArguments) -> ExitCode {
 fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     // First of all: their numbers are theirs only until something else is opened.
     let activated = service_manager::activated().map_err(SocketError::Activation)?;
+    // An old kernel cannot; who started this program left nothing open, as a rule.
+    let _ = inherited::keep_from_children();
     let settings = match &arguments.config {
         Some(file) => file::read(file)?,
         None => embedded(&arguments.listen)?,

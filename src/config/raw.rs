@@ -6,8 +6,8 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys;
 use super::checked::Sandbox;
+use super::keys;
 use crate::clock::source::Source;
 use crate::net::PortChoice;
 

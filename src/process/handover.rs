@@ -86,6 +86,11 @@ pub fn spawn<T: Serialize>(
     service_manager::VARIABLES.iter().for_each(|name| {
         command.env_remove(name);
     });
+    if confinement.is_on() {
+        // A trace reads the program's file, which the sandbox forbids: the message of a panic
+        // would be lost with it.
+        command.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+    }
     // A terminal's Ctrl-C goes to its whole process group; the supervisor ends the roles in order.
     command.process_group(0);
     command.fd_mappings(mappings).map_err(io::Error::other)?;

@@ -2,9 +2,9 @@
 
 use std::io::Read as _;
 use std::net::TcpListener;
-use std::sync::{Arc, Barrier};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 

@@ -7,8 +7,8 @@
 //!   sockets or the clock.
 //!
 //! A role is the same program started anew with `role NAME`: it shares no memory with its parent,
-//! and what it may have is what it is handed ([`handover`]), [`pages`] among it. The rest it gives up
-//! before it serves ([`sandbox`]).
+//! and what it may have is what it is handed ([`handover`]), [`pages`] among it. The rest it gives
+//! up before it serves ([`sandbox`]).
 
 pub mod certificates;
 pub mod channel;

@@ -134,7 +134,7 @@ impl Supervised {
         let status = match running.child.try_wait() {
             Ok(None) => return None,
             Ok(Some(status)) if status.signal() == Some(libc::SIGSYS) => {
-                "it made a system call that its sandbox forbids, SIGSYS".to_owned()
+                "SIGSYS: a system call that its sandbox forbids".to_owned()
             }
             Ok(Some(status)) => status.to_string(),
             Err(error) => error.to_string(),

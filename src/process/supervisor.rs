@@ -94,7 +94,12 @@ impl Server {
             Role::Responder => {
                 let sockets = with(Purpose::NtpSocket, self.sockets.ntp_clones()?);
                 let pages = with(Purpose::Page, self.pages.of_responder()?);
-                handover::spawn(role, self.confinement, &self.responder, pages.chain(sockets).collect())
+                handover::spawn(
+                    role,
+                    self.confinement,
+                    &self.responder,
+                    pages.chain(sockets).collect(),
+                )
             }
             Role::KeyEstablishment => {
                 let start = self.key_establishment().ok_or(io::ErrorKind::InvalidInput)?;

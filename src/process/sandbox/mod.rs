@@ -9,14 +9,16 @@
 
 pub mod profile;
 pub mod system_calls;
+#[cfg(test)]
+mod tests;
 mod user;
 
 use std::io;
 use std::path::Path;
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, PathBeneath, PathFd, RestrictionStatus,
-    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
+    ABI, Access as _, AccessFs, AccessNet, PathBeneath, PathFd, RestrictionStatus, Ruleset,
+    RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
 };
 use rustix::process::{
     DumpableBehavior, Signal, getuid, set_dumpable_behavior, set_parent_process_death_signal,
@@ -98,6 +100,11 @@ impl Confinement {
         Ok(Self { sandbox, identity })
     }
 
+    /// Whether processes are confined at all.
+    pub(super) fn is_on(self) -> bool {
+        self.sandbox != Sandbox::Off
+    }
+
     /// Confines the supervisor, which has one thread and all it needs open: from now on it writes
     /// files beneath `state_directory` only, and removes others beneath `removable`. Without
     /// landlock that is a warning on standard error, or an error.
@@ -106,7 +113,7 @@ impl Confinement {
         state_directory: &Path,
         removable: &Path,
     ) -> Result<(), SandboxError> {
-        if self.sandbox == Sandbox::Off {
+        if !self.is_on() {
             if getuid().is_root() {
                 eprintln!("timeball: warning: runs as root without a sandbox (sandbox = \"off\")");
             }
@@ -128,7 +135,7 @@ impl Confinement {
 
     /// Confines the process of a role, which has one thread yet, but for its system calls.
     pub(super) fn enter(self, role: Role) -> Result<Filter, SandboxError> {
-        if self.sandbox == Sandbox::Off {
+        if !self.is_on() {
             return Ok(Filter(None));
         }
         let profile = role.profile();
@@ -210,8 +217,7 @@ fn restrict_writing(
     state_directory: PathFd,
     removable: PathFd,
 ) -> Result<RestrictionStatus, RulesetError> {
-    let state =
-        AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg | AccessFs::RemoveFile;
+    let state = AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg | AccessFs::RemoveFile;
     Ruleset::default()
         .handle_access(AccessFs::from_write(LANDLOCK))?
         .create()?

@@ -60,8 +60,10 @@ pub const COMMON: &[SystemCall] = &[
     allow!(SYS_read, "the text of an order; the pipe of the signal handlers"),
     allow!(SYS_lseek, "File::read_to_end: how much of an order is left"),
     allow!(SYS_statx, "File::read_to_end: how long an order is"),
-    allow!(SYS_fstat, "the same, where a filter of a container hides statx"),
+    allow!(SYS_fstat, "the same, where a container hides statx"),
+    allow!(SYS_newfstatat, "the same: what glibc makes of it"),
     allow!(SYS_write, "wakes by signal handlers; a panic's message"),
+    allow!(SYS_writev, "answers over TLS; what glibc says before it aborts"),
     allow!(SYS_close, "orders that were read; what is open at the end"),
     allow!(SYS_fcntl, DescriptorFlags, "std's check, in debug builds, of a descriptor it closes"),
     allow!(SYS_ppoll, "waiting, for at most a time"),
@@ -115,7 +117,6 @@ pub const KEY_ESTABLISHMENT: &[SystemCall] = &[
     allow!(SYS_setsockopt, "TCP_NODELAY"),
     allow!(SYS_getsockopt, "why a connection ended"),
     allow!(SYS_recvfrom, "what a client says"),
-    allow!(SYS_writev, "what it is told"),
     allow!(SYS_shutdown, "the end of an answer"),
 ];
 
