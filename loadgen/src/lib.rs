@@ -1,0 +1,36 @@
+//! timeball-load: the load generator, on the protocol code of the server, turned round.
+//!
+//! The modules, in the order in which a request meets them:
+//!
+//! - [`limits`]: every number, with its unit and its reason.
+//! - [`plan`]: what is offered: rate, shape, duration, requests, sources.
+//! - [`associations`]: keys and cookies of many clients: harvested, minted, saved, loaded.
+//! - [`schedule`]: when each request is due, whatever the server does.
+//! - [`request`]: a batch of requests, written and sealed.
+//! - [`sockets`]: where they leave from.
+//! - [`flight`]: requests that wait for their answer.
+//! - [`verify`]: whether what came is that answer.
+//! - [`pump`]: one thread's loop of the above.
+//! - [`record`]: counts and histograms.
+//! - [`run`]: threads, progress, and whether the run says anything about the server.
+//! - [`reflector`]: a server within this process, for the self-test.
+//! - [`report`]: a run for people and programs.
+//! - [`cli`]: one file per subcommand.
+
+#![forbid(unsafe_code)]
+
+pub mod associations;
+pub mod cli;
+pub mod flight;
+pub mod host;
+pub mod limits;
+pub mod plan;
+pub mod pump;
+pub mod record;
+pub mod reflector;
+pub mod report;
+pub mod request;
+pub mod run;
+pub mod schedule;
+pub mod sockets;
+pub mod verify;
