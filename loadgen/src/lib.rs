@@ -13,6 +13,8 @@
 //! - [`pump`]: one thread's loop of the above.
 //! - [`record`]: counts and histograms.
 //! - [`run`]: threads, progress, and whether the run says anything about the server.
+//! - [`handshakes`]: NTS-KE exchanges at a rate.
+//! - [`search`]: the highest rate that a server keeps.
 //! - [`reflector`]: a server within this process, for the self-test.
 //! - [`report`]: a run for people and programs.
 //! - [`cli`]: one file per subcommand.
@@ -22,6 +24,7 @@
 pub mod associations;
 pub mod cli;
 pub mod flight;
+pub mod handshakes;
 pub mod host;
 pub mod limits;
 pub mod plan;
@@ -32,5 +35,6 @@ pub mod report;
 pub mod request;
 pub mod run;
 pub mod schedule;
+pub mod search;
 pub mod sockets;
 pub mod verify;

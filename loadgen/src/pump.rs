@@ -32,6 +32,8 @@ pub struct Report {
     pub interval: usize,
     /// What was recorded in it.
     pub recorded: Interval,
+    /// When the last request so far left.
+    pub sent_ns: u64,
 }
 
 /// Why a thread cannot start.
@@ -59,6 +61,8 @@ pub struct Pump {
     end_ns: u64,
     /// When something was last sent or received.
     active_ns: u64,
+    /// When something was last sent.
+    sent_ns: u64,
     interval: usize,
     recorded: Box<Interval>,
 }
@@ -85,6 +89,7 @@ impl Pump {
             quiet_ns: plan.quiet.as_nanos() as u64,
             end_ns: (plan.duration + OVERTIME).as_nanos() as u64,
             active_ns: 0,
+            sent_ns: 0,
             interval: 0,
             recorded: Box::default(),
         })
@@ -147,7 +152,8 @@ impl Pump {
             tally.refused += 1;
             flight.settle(transmit_of(request));
         });
-        self.active_ns = sent_ns;
+        self.sent_ns = clock.now_ns();
+        self.active_ns = self.sent_ns;
     }
 
     /// Takes up to a batch of datagrams; returns how many came.
@@ -198,7 +204,7 @@ impl Pump {
         recorded.tally.own_drops += self.sockets.new_drops();
         recorded.tally.cookies_reused += std::mem::take(&mut self.writer.cookies_reused);
         // Nobody listens when the run has been given up.
-        let _ = reports.send(Report { interval: self.interval, recorded });
+        let _ = reports.send(Report { interval: self.interval, recorded, sent_ns: self.sent_ns });
     }
 
     fn is_over(&self, now_ns: u64) -> bool {

@@ -141,7 +141,7 @@ pub fn self_test(plan: &Plan, algorithm: Algorithm) -> Result<SelfTest, SelfTest
     let tally = &found.total.tally;
     Ok(SelfTest {
         planned_per_second: plan.peak_per_second(),
-        reached_per_second: tally.offered as f64 / SELF_TEST_DURATION.as_secs_f64(),
+        reached_per_second: tally.offered as f64 / found.offer_time.as_secs_f64(),
         lagging_share: tally.lagging as f64 / tally.offered.max(1) as f64,
     })
 }

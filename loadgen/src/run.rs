@@ -1,6 +1,6 @@
 //! A run: its threads, what they found, and whether it says anything about the server.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub struct Found {
     pub intervals: Vec<Interval>,
     /// The clients, with the cookies that they have now.
     pub clients: Vec<Clients>,
+    /// How long requests left: the plan's duration, unless it was cut short or took longer.
+    pub offer_time: Duration,
     /// Threads that could not be pinned to their processor.
     pub unpinned: usize,
 }
@@ -53,6 +55,7 @@ pub fn run(
     let clock = Clock::begin_in(HEAD_START);
     let mut intervals: Vec<Interval> = Vec::new();
     let mut total = Interval::default();
+    let mut sent_ns = 0;
     thread::scope(|scope| {
         let threads: Vec<_> = pumps
             .into_iter()
@@ -73,6 +76,7 @@ pub fn run(
                     intervals.resize_with(count, Interval::default);
                     intervals[report.interval].add(&report.recorded);
                     total.add(&report.recorded);
+                    sent_ns = sent_ns.max(report.sent_ns);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -83,7 +87,10 @@ pub fn run(
             threads.into_iter().map(|thread| thread.join().expect("no panic")).collect();
         let unpinned = ends.iter().filter(|(_, is_pinned)| !is_pinned).count();
         let clients = ends.into_iter().map(|(clients, _)| clients).collect();
-        Ok(Found { total, intervals, clients, unpinned })
+        let is_short = total.tally.offered >= plan.requests_max || stop.load(Ordering::Relaxed);
+        let sent = Duration::from_nanos(sent_ns.max(1));
+        let offer_time = if is_short { sent } else { sent.max(plan.duration) };
+        Ok(Found { total, intervals, clients, offer_time, unpinned })
     })
 }
 

@@ -65,7 +65,7 @@ struct LoadArguments {
     #[arg(long, default_value_t = 1)]
     ports: usize,
     /// Datagrams that the kernel may cut from one message when several are due; 1 is none.
-    /// Without --sources 16
+    /// Without --sources 64
     #[arg(long)]
     gso: Option<usize>,
     /// Makes random spacing repeatable
@@ -252,15 +252,18 @@ fn offer(
     let host = Host::look();
     let begun = time::OffsetDateTime::now_utc();
     let bar = progress_bar(plan.duration);
-    let Found { total, intervals, clients, unpinned } =
+    let Found { total, intervals, clients, offer_time, unpinned } =
         run(plan, clients, stop, |elapsed, total| show(&bar, elapsed, total))?;
     bar.finish_and_clear();
     let server = before.zip(load.server_pid.and_then(ServerUse::of));
     let mut faults = faults(&total.tally);
     if let Some(test) = self_test.as_ref().filter(|test| !test.passed()) {
         faults.push(format!(
-            "in the self-test the generator sent {:.0} requests/s of {:.0}",
-            test.reached_per_second, test.planned_per_second
+            "in the self-test, without the server, it sent {:.0} requests/s of {:.0}, {:.1} % of \
+             them late",
+            test.reached_per_second,
+            test.planned_per_second,
+            test.lagging_share * 100.0
         ));
     }
     if unpinned > 0 {
@@ -273,6 +276,7 @@ fn offer(
         host,
         plan: plan.clone(),
         clients: clients_count,
+        offer_seconds: offer_time.as_secs_f64(),
         interrupted: stop.load(Ordering::Relaxed),
         faults,
         self_test,

@@ -26,6 +26,8 @@ pub struct RunReport {
     pub plan: Plan,
     /// Simulated clients.
     pub clients: usize,
+    /// How long requests left, in seconds.
+    pub offer_seconds: f64,
     /// Ended before its time.
     pub interrupted: bool,
     /// Why the figures say more about the generator than the server; empty if they do not.
@@ -78,12 +80,12 @@ impl Second {
 impl RunReport {
     /// Requests per second that left, over the time they were meant for.
     pub fn offered_per_second(&self) -> f64 {
-        self.tally.offered as f64 / self.offer_seconds()
+        self.tally.offered as f64 / self.offer_seconds
     }
 
     /// Good answers per second, over the same time.
     pub fn answered_per_second(&self) -> f64 {
-        self.tally.answered as f64 / self.offer_seconds()
+        self.tally.answered as f64 / self.offer_seconds
     }
 
     /// CPU time of the server per answer, in nanoseconds.
@@ -91,15 +93,6 @@ impl RunReport {
         let answers = self.tally.answered + self.tally.late + self.tally.nak + self.tally.kisses();
         let server = self.server.filter(|_| answers > 0)?;
         Some(server.cpu_ns as f64 / answers as f64)
-    }
-
-    /// The time that requests were offered for: the plan's, unless the run was cut short or had
-    /// offered all it should.
-    fn offer_seconds(&self) -> f64 {
-        let planned = self.plan.duration.as_secs_f64();
-        let seconds = self.seconds.iter().rposition(|second| second.offered > 0);
-        let seen = seconds.map_or(1, |last| last + 1) as f64;
-        planned.min(seen)
     }
 }
 
