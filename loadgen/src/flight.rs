@@ -109,6 +109,9 @@ impl Flight {
     /// The request waits no longer.
     pub fn settle(&mut self, origin: NtpTimestamp) {
         let number = self.disguise.uncover(origin.to_bits());
+        if !(self.oldest..self.next).contains(&number) {
+            return;
+        }
         let slot = self.slot(number);
         let waited = std::mem::take(&mut slot.waits);
         self.waiting -= usize::from(waited);

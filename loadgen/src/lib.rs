@@ -14,6 +14,8 @@
 //! - [`record`]: counts and histograms.
 //! - [`run`]: threads, progress, and whether the run says anything about the server.
 //! - [`handshakes`]: NTS-KE exchanges at a rate.
+//! - [`slow`]: NTS-KE connections that do nothing, or next to it.
+//! - [`network`]: whether hostile traffic may go to a target.
 //! - [`search`]: the highest rate that a server keeps.
 //! - [`reflector`]: a server within this process, for the self-test.
 //! - [`report`]: a run for people and programs.
@@ -27,6 +29,7 @@ pub mod flight;
 pub mod handshakes;
 pub mod host;
 pub mod limits;
+pub mod network;
 pub mod plan;
 pub mod pump;
 pub mod record;
@@ -36,5 +39,6 @@ pub mod request;
 pub mod run;
 pub mod schedule;
 pub mod search;
+pub mod slow;
 pub mod sockets;
 pub mod verify;

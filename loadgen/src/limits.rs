@@ -131,6 +131,9 @@ pub const KE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// Longest sleep of a thread whose exchange is not due yet: how soon it hears that it shall stop.
 pub const KE_SLEEP: Duration = Duration::from_millis(20);
 
+/// Time between two bytes of a slow connection: slower than any server should bear for long.
+pub const SLOW_BYTE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Share of its processors above which the generator was the limit.
 pub const GENERATOR_SHARE_MAX: f64 = 0.95;
 

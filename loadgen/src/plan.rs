@@ -40,6 +40,25 @@ pub struct Plan {
     pub verify_every: u64,
     /// Makes random spacing repeatable.
     pub seed: u64,
+    /// What is wrong with the requests.
+    pub twist: Twist,
+}
+
+/// What is done to requests that are ready to leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Twist {
+    /// Nothing: they are honest.
+    #[default]
+    None,
+    /// A bit of the cookie is flipped: the server cannot open it.
+    BadCookie,
+    /// A bit of the tag is flipped: the server opens the cookie in vain.
+    BadTag,
+    /// Each is sent twice, byte for byte.
+    Replay,
+    /// Random bytes, but for the timestamp that an answer would be known by.
+    Junk,
 }
 
 /// What is asked.
@@ -110,6 +129,7 @@ impl Plan {
             segments: 1,
             verify_every: 1,
             seed: 1,
+            twist: Twist::None,
         }
     }
 

@@ -19,7 +19,7 @@ use timeball::wire::timestamp::NtpTimestamp;
 
 use crate::flight::{Flight, Found};
 use crate::limits::{INTERVAL, OVERTIME, RECEIVES_PER_TURN, SEND_LAG_MAX, SPIN, WAIT_MAX};
-use crate::plan::{Plan, Shape};
+use crate::plan::{Plan, Shape, Twist};
 use crate::record::{Interval, Tally};
 use crate::request::{Clients, Writer};
 use crate::schedule::Schedule;
@@ -57,6 +57,7 @@ pub struct Pump {
     sockets: Sockets,
     verify_every: u64,
     quiet_ns: u64,
+    twist: Twist,
     /// When nothing is offered any more, whatever is still due.
     end_ns: u64,
     /// When something was last sent or received.
@@ -87,6 +88,7 @@ impl Pump {
             writer,
             verify_every: plan.verify_every,
             quiet_ns: plan.quiet.as_nanos() as u64,
+            twist: plan.twist,
             end_ns: (plan.duration + OVERTIME).as_nanos() as u64,
             active_ns: 0,
             sent_ns: 0,
@@ -139,6 +141,7 @@ impl Pump {
             return;
         }
         self.writer.seal(&self.clients);
+        self.writer.twist(self.twist);
         let sent_ns = clock.now_ns();
         let Interval { tally, send_lag, .. } = &mut *self.recorded;
         for due_ns in &due {
@@ -152,6 +155,9 @@ impl Pump {
             tally.refused += 1;
             flight.settle(transmit_of(request));
         });
+        if self.twist == Twist::Replay {
+            self.sockets.send(&mut self.writer, |_| {});
+        }
         self.sent_ns = clock.now_ns();
         self.active_ns = self.sent_ns;
     }

@@ -186,6 +186,16 @@ impl Times {
         self.0.mean()
     }
 
+    /// The shortest, in nanoseconds.
+    pub fn min_ns(&self) -> u64 {
+        if self.0.is_empty() { 0 } else { self.0.min() }
+    }
+
+    /// The standard deviation, in nanoseconds.
+    pub fn deviation_ns(&self) -> f64 {
+        self.0.stdev()
+    }
+
     /// Values with their counts, ascending.
     pub fn pairs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.0

@@ -5,13 +5,14 @@ use timeball::aead::{Aead, NonceGenerator, ReplySeal};
 use timeball::client::{RequestParts, request_header};
 use timeball::limits::{COOKIE_BYTES_MAX, COOKIES_PER_REPLY, DATAGRAM_BYTES, NONCE_BYTES_MAX};
 use timeball::wire::Span;
+use timeball::wire::extension::FIELD_HEADER_BYTES;
 use timeball::wire::ntp::HEADER_BYTES;
 use timeball::wire::nts::UNIQUE_IDENTIFIER_BYTES_MIN;
 
 use crate::associations::Associations;
 use crate::flight::{Flight, Sent};
 use crate::limits::BATCH_REQUESTS;
-use crate::plan::{CookieUse, Placeholders};
+use crate::plan::{CookieUse, Placeholders, Twist};
 
 /// What clients of one thread ask, and with which keys.
 pub enum Clients {
@@ -171,6 +172,23 @@ impl Writer {
         self.aead.seal_replies(&mut jobs);
     }
 
+    /// Spoils all requests of the batch. What makes an answer known stays.
+    pub fn twist(&mut self, twist: Twist) {
+        for place in &self.places {
+            let request = &mut self.buffer[place.span_start..][..place.bytes];
+            match (twist, place.sealing) {
+                (Twist::BadCookie, Some(_)) => request[COOKIE_MIDDLE] ^= 1,
+                (Twist::BadTag, Some(sealing)) => request[sealing.ciphertext.start()] ^= 1,
+                (Twist::Junk, _) => {
+                    let (before, rest) = request.split_at_mut(HEADER_BYTES - 8);
+                    self.nonces.fill(before);
+                    self.nonces.fill(&mut rest[8..]);
+                }
+                (Twist::None | Twist::Replay | Twist::BadCookie | Twist::BadTag, _) => {}
+            }
+        }
+    }
+
     /// Runs of up to `most` requests of one length, each with its first client: what the kernel can
     /// cut apart again. With their bytes and their number.
     pub fn groups(&mut self, most: usize) -> impl Iterator<Item = Group<'_>> {
@@ -228,6 +246,10 @@ pub fn request_bytes(associations: &Associations, placeholders: usize) -> usize 
     };
     parts.bytes()
 }
+
+/// A byte of the shortest cookie (64 bytes), behind its nonce.
+const COOKIE_MIDDLE: usize =
+    HEADER_BYTES + 2 * FIELD_HEADER_BYTES + UNIQUE_IDENTIFIER_BYTES_MIN + 40;
 
 /// Headers of IPv6 and UDP: they count towards the 64 KiB.
 const UDP_HEADERS_BYTES: usize = 48;

@@ -1,193 +1,100 @@
 //! `timeball-load ntp` and `timeball-load nts`.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use timeball::aead::{Algorithm, NonceGenerator};
-use timeball::config::cpus;
-use timeball::cookie::ntskeys;
-use timeball::ke::client::Options;
-use timeball::ke::exchange::Offer;
-use timeball::limits::{COOKIES_PER_REPLY, DATAGRAM_BYTES, NTP_PORT, NTS_KE_PORT};
+use timeball::aead::Algorithm;
+use timeball::limits::{DATAGRAM_BYTES, NTP_PORT};
 
-use super::units;
+use super::arguments::{LoadArguments, NtpArguments, NtsArguments};
+use super::target::resolve;
 use super::{CommandError, EXIT_FINE, EXIT_INVALID};
-use crate::associations::harvest::{Trust, harvest};
-use crate::associations::{Associations, Saved, mint};
+use crate::associations::{Associations, Saved};
 use crate::host::{Host, ServerUse};
-use crate::limits::{
-    CLIENTS, CLIENTS_HARVESTED_DEFAULT, CLIENTS_MINTED_DEFAULT, KE_CONCURRENCY,
-    KE_CONCURRENCY_DEFAULT, KE_TIMEOUT_DEFAULT, PORTS_PER_THREAD, PROBE_REQUESTS, SEGMENTS,
-    SEGMENTS_DEFAULT, THREADS, TIMEOUT,
-};
-use crate::plan::{Ask, CookieUse, Placeholders, Plan, Prefix, Shape};
+use crate::limits::{CLIENTS_MINTED_DEFAULT, PROBE_REQUESTS};
+use crate::plan::{Ask, CookieUse, Placeholders, Plan, Shape};
 use crate::record::Interval;
-use crate::reflector::{SelfTest, self_test};
+use crate::reflector::SelfTest;
 use crate::report::RunReport;
 use crate::request::Clients;
 use crate::run::{Found, faults, run};
 
-/// What both have in common.
-#[derive(Debug, Args)]
-struct LoadArguments {
-    /// Requests per second, of all clients together: 500, 150k, 1.5M
-    #[arg(long, value_parser = units::rate, default_value = "1k")]
-    rate: f64,
-    /// constant, poisson, ramp:RATE (at the end) or burst:REQUESTS
-    #[arg(long, value_parser = units::shape, default_value = "constant")]
-    shape: Shape,
-    /// How long requests are offered: 500ms, 10s, 2m
-    #[arg(long, value_parser = units::duration, default_value = "10s")]
-    duration: Duration,
-    /// Requests at the most
-    #[arg(long, value_parser = units::count)]
-    requests: Option<u64>,
-    /// Simulated clients
-    #[arg(long, value_parser = units::count)]
-    clients: Option<u64>,
-    /// Answers after this time are late, after twice as much lost
-    #[arg(long, value_parser = units::duration, default_value = "1s")]
-    timeout: Duration,
-    /// Threads that offer load
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
-    /// Processors of these threads, as `2-3,5`; sets their number
-    #[arg(long)]
-    cpus: Option<String>,
-    /// Network that requests leave from, each client from an address of its own: 127.9.0.0/16
-    #[arg(long)]
-    sources: Option<Prefix>,
-    /// Sockets, and so source ports, of each thread
-    #[arg(long, default_value_t = 1)]
-    ports: usize,
-    /// Datagrams that the kernel may cut from one message when several are due; 1 is none.
-    /// Without --sources 64
-    #[arg(long)]
-    gso: Option<usize>,
-    /// Makes random spacing repeatable
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Process of the server on this host: its CPU time and drops are shown
-    #[arg(long)]
-    server_pid: Option<u32>,
-    /// Do not try the generator on a server of its own first
-    #[arg(long)]
-    no_self_test: bool,
-    /// Do not ask the server a few times first
-    #[arg(long)]
-    no_probe: bool,
-    /// Write the results here, for programs and for `report`
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Write a line for each second here
-    #[arg(long)]
-    csv: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct NtpArguments {
-    /// Server, as HOST or HOST:PORT (123)
-    server: String,
-    #[command(flatten)]
-    load: LoadArguments,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct NtsArguments {
-    /// NTS-KE server as HOST or HOST:PORT (4460); with --mint or --load the NTP server (123)
-    server: String,
-    #[command(flatten)]
-    load: LoadArguments,
-    /// Make associations with the server's key file, without NTS-KE: for labs
-    #[arg(long, value_name = "NTSKEYS", conflicts_with_all = ["load_file", "ca", "insecure"])]
-    mint: Option<PathBuf>,
-    /// Take associations from this file
-    #[arg(long = "load", value_name = "FILE", conflicts_with_all = ["ca", "insecure"])]
-    load_file: Option<PathBuf>,
-    /// Keep the associations in this file (mode 0600), with the cookies left at the end
-    #[arg(long, value_name = "FILE")]
-    save: Option<PathBuf>,
-    /// PEM file of certificates to trust, instead of this system's
-    #[arg(long)]
-    ca: Option<PathBuf>,
-    /// Trust any certificate: for labs
-    #[arg(long, conflicts_with = "ca")]
-    insecure: bool,
-    /// NTS-KE exchanges at a time
-    #[arg(long, default_value_t = KE_CONCURRENCY_DEFAULT)]
-    concurrency: usize,
-    /// NTP server, whatever NTS-KE names
-    #[arg(long, value_name = "HOST:PORT")]
-    ntp_server: Option<String>,
-    /// AEAD: 15, 17 or 30
-    #[arg(long, default_value_t = 15)]
-    aead: u16,
-    /// Cookies asked for beside the one in return: 0 to 7, or `missing`, as many as a client lacks
-    #[arg(long, default_value = "missing", value_parser = placeholders)]
-    placeholders: Placeholders,
-    /// Cookies that a minted client has
-    #[arg(long, default_value_t = 1)]
-    cookies_each: usize,
-    /// Replay each client's first cookie
-    #[arg(long)]
-    replay: bool,
-    /// Answers to authenticate: all, none or 1/N; anything but all implies --replay
-    #[arg(long, value_parser = units::verify, default_value = "all")]
-    verify: u64,
+/// Everything that a run needs.
+pub(super) struct Prepared {
+    pub(super) plan: Plan,
+    pub(super) clients: Vec<Clients>,
+    /// The AEAD of the self-test.
+    pub(super) algorithm: Algorithm,
 }
 
 pub(super) fn ntp(arguments: &NtpArguments, stop: &AtomicBool) -> Result<u8, CommandError> {
-    let load = &arguments.load;
-    let target = resolve(&arguments.server, NTP_PORT)?;
-    let plan = load.plan(target, Ask::Ntp, 1)?;
-    let clients = load.clients(CLIENTS_MINTED_DEFAULT)?.max(plan.cpus.len());
-    let self_test = load.self_test(&plan, Algorithm::AesSivCmac256)?;
-    let threads = plan.cpus.len();
-    let clients = || (0..threads).map(|_| Clients::Plain(clients / threads)).collect::<Vec<_>>();
-    if !load.no_probe {
-        probe(&plan, clients(), stop)?;
-    }
-    let (report, _) = offer(load, &plan, clients(), self_test, stop)?;
-    finish(load, &report)
+    let prepared = prepare_ntp(arguments)?;
+    let (report, _) = probe_and_offer(&arguments.load, prepared, stop)?;
+    finish(&arguments.load, &report)
 }
 
 pub(super) fn nts(arguments: &NtsArguments, stop: &AtomicBool) -> Result<u8, CommandError> {
-    let load = &arguments.load;
-    let mut saved = arguments.associations(stop)?;
-    if let Some(server) = &arguments.ntp_server {
-        saved.server = resolve(server, NTP_PORT)?;
+    let prepared = prepare_nts(arguments, stop)?;
+    let (report, clients) = probe_and_offer(&arguments.load, prepared, stop)?;
+    if let Some(path) = &arguments.save {
+        let server = report.plan.target;
+        Saved { server, associations: undress(clients) }.save(path)?;
     }
-    let cookie_use = if arguments.replay || arguments.verify != 1 {
-        CookieUse::Replay
-    } else {
-        CookieUse::Renew
-    };
+    finish(&arguments.load, &report)
+}
+
+/// Plan and clients of `ntp`.
+pub(super) fn prepare_ntp(arguments: &NtpArguments) -> Result<Prepared, CommandError> {
+    let target = resolve(&arguments.server, NTP_PORT)?;
+    let plan = arguments.load.plan(target, Ask::Ntp, 1)?;
+    let threads = plan.cpus.len();
+    let clients = arguments.load.clients(CLIENTS_MINTED_DEFAULT)?.max(threads);
+    let clients = (0..threads).map(|_| Clients::Plain(clients / threads)).collect();
+    Ok(Prepared { plan, clients, algorithm: Algorithm::AesSivCmac256 })
+}
+
+/// Plan and clients of `nts`.
+pub(super) fn prepare_nts(
+    arguments: &NtsArguments,
+    stop: &AtomicBool,
+) -> Result<Prepared, CommandError> {
+    // What is wrong with the arguments is said before keys are asked for.
+    let dummy = ([127, 0, 0, 1], NTP_PORT).into();
+    let is_sample = arguments.verify != 1;
+    let cookie_use =
+        if arguments.replay || is_sample { CookieUse::Replay } else { CookieUse::Renew };
     let ask = Ask::Nts(arguments.placeholders, cookie_use);
-    let plan = load.plan(saved.server, ask, arguments.verify)?;
-    check_length(&saved.associations, arguments.placeholders)?;
-    let Saved { server, associations } = saved;
+    let mut plan = arguments.load.plan(dummy, ask, arguments.verify)?;
+    let saved = arguments.associations(stop)?;
+    plan.target = match &arguments.ntp_server {
+        Some(server) => resolve(server, NTP_PORT)?,
+        None => saved.server,
+    };
+    let associations = saved.associations;
+    check_length(&associations, arguments.placeholders)?;
     if associations.len() < plan.cpus.len() {
         return Err(CommandError::usage("there are fewer clients than threads: ask for more"));
     }
     let algorithm = associations.algorithm();
+    let parts = associations.split(plan.cpus.len()).into_iter();
+    let clients =
+        parts.map(|part| Clients::Nts(part, arguments.placeholders, cookie_use)).collect();
+    Ok(Prepared { plan, clients, algorithm })
+}
+
+fn probe_and_offer(
+    load: &LoadArguments,
+    prepared: Prepared,
+    stop: &AtomicBool,
+) -> Result<(RunReport, Vec<Clients>), CommandError> {
+    let Prepared { plan, mut clients, algorithm } = prepared;
     let self_test = load.self_test(&plan, algorithm)?;
-    let dress = |associations: Associations| -> Vec<Clients> {
-        let parts = associations.split(plan.cpus.len()).into_iter();
-        parts.map(|part| Clients::Nts(part, arguments.placeholders, cookie_use)).collect()
-    };
-    let mut associations = associations;
     if !load.no_probe {
-        associations = undress(probe(&plan, dress(associations), stop)?);
+        clients = probe(&plan, clients, stop)?;
     }
-    let (report, clients) = offer(load, &plan, dress(associations), self_test, stop)?;
-    if let Some(path) = &arguments.save {
-        Saved { server, associations: undress(clients) }.save(path)?;
-    }
-    finish(load, &report)
+    offer(load, &plan, clients, self_test, stop)
 }
 
 /// The associations of all threads together.
@@ -200,7 +107,7 @@ fn undress(clients: Vec<Clients>) -> Associations {
 }
 
 /// Asks the server a few times: is it there at all, and are the cookies good?
-fn probe(
+pub(super) fn probe(
     plan: &Plan,
     clients: Vec<Clients>,
     stop: &AtomicBool,
@@ -235,7 +142,7 @@ fn probe(
 }
 
 /// The run itself, with progress on the terminal.
-fn offer(
+pub(super) fn offer(
     load: &LoadArguments,
     plan: &Plan,
     clients: Vec<Clients>,
@@ -300,7 +207,7 @@ fn finish(load: &LoadArguments, report: &RunReport) -> Result<u8, CommandError> 
     Ok(if report.faults.is_empty() { EXIT_FINE } else { EXIT_INVALID })
 }
 
-fn write(path: &std::path::Path, text: &str) -> Result<(), CommandError> {
+pub(super) fn write(path: &Path, text: &str) -> Result<(), CommandError> {
     std::fs::write(path, text).map_err(|error| CommandError {
         code: super::EXIT_FAILURE,
         message: format!("cannot write {}: {error}", path.display()),
@@ -326,127 +233,6 @@ fn show(bar: &ProgressBar, elapsed: Duration, total: &Interval) {
     ));
 }
 
-impl LoadArguments {
-    fn plan(&self, target: SocketAddr, ask: Ask, verify: u64) -> Result<Plan, CommandError> {
-        let cpus = match &self.cpus {
-            None => vec![None; self.threads],
-            Some(text) => {
-                let cpus = cpus::parse(text).ok_or_else(|| {
-                    CommandError::usage(format_args!("--cpus \"{text}\": write 2-3,5"))
-                })?;
-                cpus.into_iter().map(Some).collect()
-            }
-        };
-        let within = |what, fits: bool| {
-            if fits { Ok(()) } else { Err(CommandError::usage(format_args!("{what}"))) }
-        };
-        within("--threads: 1 to 64 can be used", THREADS.contains(&cpus.len()))?;
-        within("--ports: a thread can have 1 to 64", PORTS_PER_THREAD.contains(&self.ports))?;
-        within("--timeout: 1ms to 30s can be used", TIMEOUT.contains(&self.timeout))?;
-        let default = if self.sources.is_some() { 1 } else { SEGMENTS_DEFAULT };
-        let segments = self.gso.unwrap_or(default);
-        within("--gso: 1 to 64 datagrams fit a message", SEGMENTS.contains(&segments))?;
-        let mut plan = Plan::new(target, ask, self.rate, self.duration);
-        plan.shape = self.shape;
-        plan.requests_max = self.requests.unwrap_or(plan.requests_max);
-        plan.timeout = self.timeout;
-        plan.cpus = cpus;
-        plan.sources = self.sources;
-        plan.ports_per_thread = self.ports;
-        plan.segments = segments;
-        plan.verify_every = verify;
-        plan.seed = self.seed;
-        Ok(plan)
-    }
-
-    fn clients(&self, default: usize) -> Result<usize, CommandError> {
-        let clients = self.clients.map_or(default, |clients| clients as usize);
-        if CLIENTS.contains(&clients) {
-            Ok(clients)
-        } else {
-            Err(CommandError::usage("--clients: 1 to 10M can be simulated"))
-        }
-    }
-
-    fn self_test(
-        &self,
-        plan: &Plan,
-        algorithm: Algorithm,
-    ) -> Result<Option<SelfTest>, CommandError> {
-        if self.no_self_test { Ok(None) } else { Ok(Some(self_test(plan, algorithm)?)) }
-    }
-}
-
-impl NtsArguments {
-    fn associations(&self, stop: &AtomicBool) -> Result<Saved, CommandError> {
-        if !(1..=COOKIES_PER_REPLY).contains(&self.cookies_each) {
-            return Err(CommandError::usage("--cookies-each: a client keeps one to eight"));
-        }
-        if !KE_CONCURRENCY.contains(&self.concurrency) {
-            return Err(CommandError::usage("--concurrency: 1 to 4096 exchanges can be made"));
-        }
-        let algorithm = Algorithm::from_id(self.aead)
-            .ok_or_else(|| CommandError::usage("--aead: 15, 17 or 30 can be asked for"))?;
-        let saved = if let Some(path) = &self.mint {
-            let server = resolve(&self.server, NTP_PORT)?;
-            let clients = self.load.clients(CLIENTS_MINTED_DEFAULT)?;
-            let text = zeroize::Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
-                CommandError::usage(format_args!("cannot read {}: {error}", path.display()))
-            })?);
-            let keys = ntskeys::parse(&text).map_err(|error| {
-                CommandError::usage(format_args!("{} is no ntskeys: {error}", path.display()))
-            })?;
-            let mut random = NonceGenerator::new()?;
-            let associations =
-                mint(&keys.ring, algorithm, clients, self.cookies_each, &mut random)?;
-            Saved { server, associations }
-        } else if let Some(path) = &self.load_file {
-            let server = resolve(&self.server, NTP_PORT)?;
-            Saved { server, ..Saved::load(path)? }
-        } else {
-            self.harvest(algorithm, stop)?
-        };
-        if let Some(path) = &self.save {
-            saved.save(path)?;
-        }
-        Ok(saved)
-    }
-
-    fn harvest(&self, algorithm: Algorithm, stop: &AtomicBool) -> Result<Saved, CommandError> {
-        let (host, port) = host_and_port(&self.server, NTS_KE_PORT)
-            .ok_or_else(|| CommandError::usage(format_args!("\"{}\" is no host", self.server)))?;
-        let trust = match &self.ca {
-            Some(path) => Trust::File(path.clone()),
-            None if self.insecure => Trust::Anybody,
-            None => Trust::System,
-        };
-        let algorithms = [algorithm].into_iter().collect();
-        let options = Options {
-            host,
-            port,
-            config: trust.config()?,
-            offer: Offer { algorithms, ..Offer::default() },
-            timeout: KE_TIMEOUT_DEFAULT,
-        };
-        let clients = self.load.clients(CLIENTS_HARVESTED_DEFAULT)?;
-        let style =
-            ProgressStyle::with_template("NTS-KE {bar:30} {pos} of {len} clients, {per_sec}");
-        let bar =
-            ProgressBar::new(clients as u64).with_style(style.expect("the template is constant"));
-        let harvested = harvest(&options, clients, self.concurrency, stop, || bar.inc(1));
-        bar.finish_and_clear();
-        Ok(harvested?)
-    }
-}
-
-fn placeholders(text: &str) -> Result<Placeholders, String> {
-    match text.parse() {
-        Ok(count @ 0..=7) => Ok(Placeholders::Fixed(count)),
-        _ if text == "missing" => Ok(Placeholders::Missing),
-        _ => Err("write 0 to 7, or missing".to_owned()),
-    }
-}
-
 /// A request has to fit an Ethernet frame.
 fn check_length(
     associations: &Associations,
@@ -463,50 +249,4 @@ fn check_length(
     Err(CommandError::usage(format_args!(
         "requests of {bytes} bytes are too long for the network: ask for fewer placeholders"
     )))
-}
-
-fn resolve(text: &str, default_port: u16) -> Result<SocketAddr, CommandError> {
-    let (host, port) = host_and_port(text, default_port).ok_or_else(|| {
-        CommandError::usage(format_args!("\"{text}\" is no host: write HOST:PORT"))
-    })?;
-    let addresses = (host.as_str(), port).to_socket_addrs();
-    let mut addresses = addresses.map_err(|error| CommandError {
-        code: super::EXIT_FAILURE,
-        message: format!("{host} has no address ({error}): check the name"),
-    })?;
-    addresses.next().ok_or_else(|| CommandError::usage(format_args!("{host} has no address")))
-}
-
-/// Splits what the user gave; a bare IPv6 address is all host.
-fn host_and_port(text: &str, default_port: u16) -> Option<(String, u16)> {
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Some((address.ip().to_string(), address.port()));
-    }
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    if let Ok(address) = bare.parse::<std::net::IpAddr>() {
-        return Some((address.to_string(), default_port));
-    }
-    match text.split_once(':') {
-        Some((host, port)) if !host.is_empty() => Some((host.to_owned(), port.parse().ok()?)),
-        None if !text.is_empty() => Some((text.to_owned(), default_port)),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_and_ports() {
-        let split = |text| host_and_port(text, 123).map(|(host, port)| format!("{host} {port}"));
-        assert_eq!(split("time.example.org").as_deref(), Some("time.example.org 123"));
-        assert_eq!(split("time.example.org:11123").as_deref(), Some("time.example.org 11123"));
-        assert_eq!(split("2001:db8::1").as_deref(), Some("2001:db8::1 123"));
-        assert_eq!(split("[2001:db8::1]").as_deref(), Some("2001:db8::1 123"));
-        assert_eq!(split("[2001:db8::1]:1").as_deref(), Some("2001:db8::1 1"));
-        for wrong in ["", ":1", "a:b", "a:70000", "[::1", "[::1]x"] {
-            assert_eq!(split(wrong), None, "{wrong}");
-        }
-    }
 }

@@ -1,6 +1,13 @@
 //! The command line, one file per subcommand.
 
+mod arguments;
+mod clients;
+mod ke;
 mod load;
+mod mix;
+mod report;
+mod search;
+mod target;
 mod units;
 
 use std::io;
@@ -41,9 +48,17 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 done, but the generator was the l
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Offer NTP requests at a rate, whatever the server does
-    Ntp(load::NtpArguments),
+    Ntp(arguments::NtpArguments),
     /// Offer authenticated requests: keys and cookies by NTS-KE, minted, or from a file
-    Nts(load::NtsArguments),
+    Nts(arguments::NtsArguments),
+    /// Do full NTS-KE exchanges at a rate
+    Ke(ke::KeArguments),
+    /// Offer several kinds of requests at once, hostile ones among them
+    Mix(mix::MixArguments),
+    /// Search the highest rate that a server keeps, then its latency and overload curve
+    Search(search::SearchArguments),
+    /// Merge or compare results, as text or as one HTML file
+    Report(report::ReportArguments),
 }
 
 /// Runs the program and returns its exit code.
@@ -56,6 +71,10 @@ pub fn run() -> ExitCode {
     let result = match arguments.command {
         Command::Ntp(arguments) => load::ntp(&arguments, &stop),
         Command::Nts(arguments) => load::nts(&arguments, &stop),
+        Command::Ke(arguments) => ke::run(&arguments, &stop),
+        Command::Mix(arguments) => mix::run(&arguments, &stop),
+        Command::Search(arguments) => search::run(&arguments, &stop),
+        Command::Report(arguments) => report::run(&arguments),
     };
     match result {
         Ok(code) => ExitCode::from(code),

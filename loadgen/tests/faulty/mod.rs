@@ -2,10 +2,14 @@
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::time::{ClockId, clock_gettime};
 
 use timeball::aead::{Aead, Algorithm, NonceGenerator};
 use timeball::clock::SimulatedClock;
@@ -13,6 +17,9 @@ use timeball::cookie::ring::KeyRing;
 use timeball::engine::Engine;
 use timeball::engine::batch::Datagram;
 use timeball::limits::DATAGRAM_BYTES;
+use timeball::sys::message::Envelope;
+use timeball::sys::mmsg;
+use timeball::sys::socket::{UdpOptions, open_udp};
 use timeball::wire::nts::{Direction, Trailer, find};
 use timeball::wire::timestamp::NtpTimestamp;
 
@@ -57,6 +64,9 @@ struct Seen {
     cookies: HashSet<Vec<u8>>,
     cookies_repeated: u64,
     stalls: Vec<Duration>,
+    /// From each request's arrival, by the kernel's stamp, to its answer, without the delay that
+    /// was meant.
+    lateness: Vec<Duration>,
 }
 
 #[allow(dead_code, reason = "not every test file uses all of it")]
@@ -72,9 +82,10 @@ impl Faulty {
     }
 
     fn start_with(fates: Vec<Fate>, stalling: Option<(Duration, Duration)>) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         // Room for what comes in while the server is kept from running.
-        socket2::SockRef::from(&socket).set_recv_buffer_size(8 << 20).expect("a buffer");
+        let options = UdpOptions { receive_buffer_bytes: 8 << 20, ..UdpOptions::default() };
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let socket = open_udp(any, false, &options).expect("a socket");
         let address = socket.local_addr().expect("bound");
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let mut service = Service::new(socket, fates, Arc::clone(&seen));
@@ -92,6 +103,13 @@ impl Faulty {
     /// Requests with a cookie that an earlier one had.
     pub(crate) fn cookies_repeated(&self) -> u64 {
         self.seen.lock().expect("no panic").cookies_repeated
+    }
+
+    /// How long requests waited for their answer beyond what was meant, ascending.
+    pub(crate) fn lateness(&self) -> Vec<Duration> {
+        let mut lateness = self.seen.lock().expect("no panic").lateness.clone();
+        lateness.sort_unstable();
+        lateness
     }
 
     /// How long it really stalled each time.
@@ -123,7 +141,15 @@ struct Service {
     nonces: NonceGenerator,
     clock: SimulatedClock,
     requests: usize,
-    delayed: Vec<(Instant, Vec<u8>, SocketAddr)>,
+    delayed: Vec<Delayed>,
+}
+
+struct Delayed {
+    when: Instant,
+    arrival: NtpTimestamp,
+    meant: Duration,
+    reply: Vec<u8>,
+    client: SocketAddr,
 }
 
 impl Service {
@@ -145,8 +171,8 @@ impl Service {
     fn run(&mut self, stop: &AtomicBool, stalling: Option<(Duration, Duration)>) {
         let begin = Instant::now();
         let mut periods = 1;
-        self.socket.set_read_timeout(Some(Duration::from_millis(10))).expect("a time limit");
-        let mut buffer = [0; DATAGRAM_BYTES + 64];
+        let mut payloads = [[0; DATAGRAM_BYTES]];
+        let mut envelopes = [Envelope::EMPTY];
         while !stop.load(Ordering::Relaxed) {
             if let Some((stall, period)) = stalling
                 && begin.elapsed() >= period * periods
@@ -157,14 +183,25 @@ impl Service {
                 // A tick that was due long ago is part of this stall.
                 self.seen.lock().expect("no panic").stalls.push(start.elapsed());
             }
-            if let Ok((bytes, client)) = self.socket.recv_from(&mut buffer) {
-                self.note(&buffer[..bytes], client);
-                self.serve(&mut buffer, bytes, client);
+            match mmsg::recv(self.socket.as_fd(), &mut payloads, &mut envelopes) {
+                Ok(_) => {
+                    let [envelope] = &mut envelopes;
+                    let (client, bytes) = (envelope.peer(), envelope.payload_bytes);
+                    let arrival = envelope.turn().arrival.expect("the kernel stamps");
+                    self.note(&payloads[0][..bytes], client);
+                    self.serve(&mut payloads[0], bytes, client, arrival);
+                }
+                Err(_) => {
+                    let timeout = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+                    let interests = &mut [PollFd::new(&self.socket, PollFlags::IN)];
+                    let _ = poll(interests, Some(&timeout));
+                }
             }
             let now = Instant::now();
-            let due: Vec<_> = self.delayed.extract_if(.., |(when, ..)| *when <= now).collect();
-            for (_, reply, client) in due {
-                self.socket.send_to(&reply, client).expect("sent");
+            let due: Vec<_> = self.delayed.extract_if(.., |delayed| delayed.when <= now).collect();
+            for delayed in due {
+                self.socket.send_to(&delayed.reply, delayed.client).expect("sent");
+                self.note_sent(delayed.arrival, delayed.meant);
             }
         }
     }
@@ -179,7 +216,20 @@ impl Service {
         }
     }
 
-    fn serve(&mut self, buffer: &mut [u8], bytes: usize, client: SocketAddr) {
+    fn note_sent(&self, arrival: NtpTimestamp, meant: Duration) {
+        let now = clock_gettime(ClockId::Realtime);
+        let now = NtpTimestamp::from_unix(now.tv_sec, now.tv_nsec as u32);
+        let waited = Duration::from_secs_f64(now.seconds_since_f64(arrival).max(0.0));
+        self.seen.lock().expect("no panic").lateness.push(waited.saturating_sub(meant));
+    }
+
+    fn serve(
+        &mut self,
+        buffer: &mut [u8],
+        bytes: usize,
+        client: SocketAddr,
+        arrival: NtpTimestamp,
+    ) {
         let fate = self.fates[self.requests % self.fates.len()];
         self.requests += 1;
         if fate == Fate::Nak {
@@ -202,12 +252,11 @@ impl Service {
         match fate {
             Fate::Answer | Fate::Nak | Fate::Duplicate | Fate::OtherPort => {}
             Fate::Lose => return,
-            Fate::Delay => {
-                self.delayed.push((Instant::now() + 3 * super::TIMEOUT / 2, reply, client));
-                return;
-            }
-            Fate::DelayForLong => {
-                self.delayed.push((Instant::now() + 3 * super::TIMEOUT, reply, client));
+            Fate::Delay | Fate::DelayForLong => {
+                let halves = if fate == Fate::Delay { 3 } else { 6 };
+                let meant = halves * super::TIMEOUT / 2;
+                let when = Instant::now() + meant;
+                self.delayed.push(Delayed { when, arrival, meant, reply, client });
                 return;
             }
             Fate::FlipTag => *reply.last_mut().expect("bytes") ^= 1,
@@ -232,5 +281,6 @@ impl Service {
         if fate == Fate::Duplicate {
             socket.send_to(&reply, client).expect("sent");
         }
+        self.note_sent(arrival, Duration::ZERO);
     }
 }
