@@ -16,9 +16,11 @@ use timeball::ke::client::Options;
 use timeball::ke::exchange::Offer;
 use timeball_load::associations::harvest::{HarvestError, Trust, harvest};
 use timeball_load::associations::{Associations, mint};
+use timeball_load::handshakes::{Pace, shake};
 use timeball_load::plan::{Ask, CookieUse, Placeholders, Plan};
 use timeball_load::request::Clients;
 use timeball_load::run::{Found, run};
+use timeball_load::slow::{Manner, hold};
 
 const REQUESTS: u64 = 500;
 
@@ -124,4 +126,43 @@ fn cookies_of_another_ring_are_counted_as_naks() {
     let clients = Clients::Nts(clients, placeholders, cookie_use);
     let found = ask_with(server.ntp(), Ask::Nts(placeholders, cookie_use), clients);
     assert_eq!(found.total.tally.nak, REQUESTS, "{:?}", found.total.tally);
+}
+
+#[test]
+fn exchanges_are_timed_in_their_parts_and_failures_counted_by_kind() {
+    let (server, other) = (Server::start(), Server::start());
+    let mut plan = Plan::new(server.ke(), Ask::Ntp, 50.0, Duration::from_secs(60));
+    plan.requests_max = 40;
+    let stop = AtomicBool::new(false);
+    let shaken = |certificate: &Path, pace| {
+        let mut options = options(server.ke_port, &trust(certificate), Algorithm::AesSivCmac256);
+        options.timeout = Duration::from_secs(30);
+        shake(&options, &plan, pace, 4, &stop, || {})
+    };
+    for pace in [Pace::Open, Pace::Closed] {
+        let exchanges = shaken(&server.certificate(), pace);
+        assert_eq!((exchanges.offered, exchanges.completed), (40, 40), "{:?}", exchanges.errors);
+        assert_eq!(exchanges.total.count(), 40);
+        let parts = [&exchanges.tcp, &exchanges.tls, &exchanges.records];
+        assert!(parts.iter().all(|times| times.count() == 40));
+        // TLS is what costs.
+        assert!(exchanges.tls.mean_ns() > exchanges.tcp.mean_ns());
+        let longest: u64 = parts.iter().map(|times| times.max_ns()).max().expect("three");
+        assert!(exchanges.total.max_ns() as f64 >= longest as f64 * 0.999);
+    }
+    let exchanges = shaken(&other.certificate(), Pace::Open);
+    assert_eq!(exchanges.completed, 0);
+    assert_eq!(exchanges.errors.get("certificate"), Some(&40), "{:?}", exchanges.errors);
+}
+
+#[test]
+fn a_silent_connection_is_closed_in_the_servers_time() {
+    let server = Server::start_with(Algorithm::AesSivCmac256, "", "", "timeout_seconds = 0.5");
+    for manner in [Manner::Silent, Manner::SlowLoris] {
+        let stop = AtomicBool::new(false);
+        let borne = hold(server.ke(), manner, 3, Duration::from_secs(4), &stop);
+        assert!(borne.closed >= 3, "{manner:?}: {borne:?}");
+        // Not before its time.
+        assert!(borne.lasted.min_ns() > 400_000_000, "{manner:?}: {borne:?}");
+    }
 }
