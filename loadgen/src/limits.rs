@@ -145,6 +145,13 @@ pub const SEARCH_RESOLUTION_DEFAULT: f64 = 0.02;
 /// Searches of which the median is taken, unless told.
 pub const SEARCH_REPEATS_DEFAULT: usize = 3;
 
+/// Share of the planned rate that has to have left for a trial to count.
+pub const OFFERED_SHARE_MIN: f64 = 0.99;
+
+/// How often a trial is made again when it failed and the generator had a part in it: others may
+/// have had its processor for a moment.
+pub const TRIAL_REPEATS: usize = 2;
+
 /// Shares of what was found at which the latency is taken.
 pub const LATENCY_SHARES: [f64; 4] = [0.5, 0.8, 0.9, 1.0];
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use core_affinity::CoreId;
 use timeball::aead::{Aead, Algorithm, NonceGenerator};
 use timeball::clock::source::{HostClock, Source};
 use timeball::cookie::ring::KeyRing;
@@ -40,8 +41,8 @@ pub struct Reflector {
 }
 
 impl Reflector {
-    /// Listens on a loopback address of the given IP version.
-    pub fn start(is_ipv6: bool) -> io::Result<Self> {
+    /// Listens on a loopback address of the given IP version, on `cpu` if given.
+    pub fn start(is_ipv6: bool, cpu: Option<usize>) -> io::Result<Self> {
         let address: IpAddr =
             if is_ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
         let socket = open_udp(SocketAddr::new(address, 0), false, &UdpOptions::default())?;
@@ -60,7 +61,13 @@ impl Reflector {
         let (wake, waker) = pipe()?;
         let mut port = MmsgPort::new(vec![socket], wake.into());
         let is_stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || worker.run(&mut port, &is_stopped));
+        let thread = thread::spawn(move || {
+            if let Some(id) = cpu {
+                // Elsewhere it is only slower.
+                core_affinity::set_for_current(CoreId { id });
+            }
+            worker.run(&mut port, &is_stopped);
+        });
         Ok(Self { address, ring: ring(), stop, waker, thread: Some(thread) })
     }
 }
@@ -110,7 +117,11 @@ pub enum SelfTestError {
 
 /// Tries `plan` on a reflector: first that everything is answered, then that the rate is kept.
 pub fn self_test(plan: &Plan, algorithm: Algorithm) -> Result<SelfTest, SelfTestError> {
-    let reflector = Reflector::start(plan.target.is_ipv6())?;
+    let is_free = |cpu: &CoreId| !plan.cpus.contains(&Some(cpu.id));
+    let free = core_affinity::get_core_ids().unwrap_or_default().into_iter().find(is_free);
+    let is_pinned = plan.cpus.iter().any(Option::is_some);
+    let cpu = free.filter(|_| is_pinned).map(|cpu| cpu.id);
+    let reflector = Reflector::start(plan.target.is_ipv6(), cpu)?;
     let mut trial = Plan {
         target: reflector.address,
         sources: None,

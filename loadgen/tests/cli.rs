@@ -79,7 +79,7 @@ fn every_bad_start_says_one_sentence() {
 
 #[test]
 fn a_run_writes_what_report_reads() {
-    let reflector = Reflector::start(true).expect("a server");
+    let reflector = Reflector::start(true, None).expect("a server");
     let server = reflector.address.to_string();
     let directory = tempfile::tempdir().expect("a directory");
     let file = |name| path(directory.path(), name);
@@ -99,7 +99,7 @@ fn a_run_writes_what_report_reads() {
 
 #[test]
 fn minted_associations_are_saved_and_loaded() {
-    let reflector = Reflector::start(false).expect("a server");
+    let reflector = Reflector::start(false, None).expect("a server");
     let server = reflector.address.to_string();
     let directory = tempfile::tempdir().expect("a directory");
     let (keys, saved) = (path(directory.path(), "ntskeys"), path(directory.path(), "saved"));
@@ -132,7 +132,7 @@ fn minted_associations_are_saved_and_loaded() {
 
 #[test]
 fn a_search_ends_with_a_verdict_and_charts() {
-    let reflector = Reflector::start(false).expect("a server");
+    let reflector = Reflector::start(false, None).expect("a server");
     let server = reflector.address.to_string();
     let directory = tempfile::tempdir().expect("a directory");
     let html = path(directory.path(), "search.html");
@@ -163,7 +163,7 @@ fn a_search_ends_with_a_verdict_and_charts() {
 
 #[test]
 fn ctrl_c_ends_a_run_with_the_results_so_far() {
-    let reflector = Reflector::start(false).expect("a server");
+    let reflector = Reflector::start(false, None).expect("a server");
     let directory = tempfile::tempdir().expect("a directory");
     let json = path(directory.path(), "run.json");
     let mut child = Command::new(env!("CARGO_BIN_EXE_timeball-load"))

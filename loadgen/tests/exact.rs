@@ -317,7 +317,7 @@ fn answering() -> Faulty {
 #[test]
 fn hostile_requests_are_what_they_say() {
     let _alone = alone();
-    let reflector = Reflector::start(false).expect("a server");
+    let reflector = Reflector::start(false, None).expect("a server");
     let ask = |twist| {
         let nts = Ask::Nts(Placeholders::Fixed(1), CookieUse::Replay);
         let mut plan = Plan::new(reflector.address, nts, 1000.0, Duration::from_secs(10));

@@ -18,7 +18,7 @@ use timeball_load::run::run;
 use timeball_load::search::{Goal, Purpose, Trial, Verdict};
 
 fn report(requests: u64) -> RunReport {
-    let reflector = Reflector::start(false).expect("a server");
+    let reflector = Reflector::start(false, None).expect("a server");
     let mut plan = Plan::new(reflector.address, Ask::Ntp, 1000.0, Duration::from_secs(10));
     plan.requests_max = requests;
     plan.timeout = Duration::from_secs(10);

@@ -78,7 +78,8 @@ fn facts(command_line: &str, begun: i64, host: &crate::host::Host) -> String {
     let begun = time::OffsetDateTime::from_unix_timestamp(begun).ok();
     let begun = begun.and_then(|begun| begun.format(&format).ok()).unwrap_or_default();
     format!(
-        "<p class=facts>{begun}; Linux {}; {}; {} processors; load average {}<br><code>{}</code></p>",
+        "<p class=facts>{begun}; Linux {}; {}; {} processors; load average {}<br>\
+         <code>{}</code></p>",
         escaped(&host.kernel),
         escaped(&host.processor),
         host.processors,
@@ -223,6 +224,8 @@ where
         .x_desc(axes.x)
         .y_desc(axes.y)
         .light_line_style(TRANSPARENT)
+        .label_style(FONT)
+        .axis_desc_style(FONT)
         .x_label_formatter(x_label)
         .y_label_formatter(&thousands)
         .draw()?;
@@ -237,7 +240,12 @@ where
             Circle::new(*point, 4, style)
         }))?;
     }
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()
+    chart
+        .configure_series_labels()
+        .label_font(FONT)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK)
+        .draw()
 }
 
 fn thousands(value: &f64) -> String {
@@ -245,6 +253,7 @@ fn thousands(value: &f64) -> String {
         value if value >= 1e6 => format!("{:.1}M", value / 1e6),
         value if value >= 1e3 => format!("{:.0}k", value / 1e3),
         value if value >= 10.0 => format!("{value:.0}"),
+        0.0 => "0".to_owned(),
         value => format!("{value:.2}"),
     }
 }
@@ -256,6 +265,9 @@ fn escaped(text: &str) -> String {
 fn put(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     text.write_fmt(arguments).expect("writing to a string cannot fail");
 }
+
+/// Family and size in pixels.
+const FONT: (&str, i32) = ("sans-serif", 13);
 
 /// Width and height of a chart.
 const SIZE_PIXELS: (u32, u32) = (900, 380);

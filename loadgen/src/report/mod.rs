@@ -145,7 +145,8 @@ pub enum Document {
 /// A line for each trial.
 pub fn search_csv(report: &SearchReport) -> String {
     let mut text = String::from(
-        "purpose,planned_per_s,offered_per_s,answered_per_s,loss,p50_ns,p90_ns,p99_ns,p999_ns,valid\n",
+        "purpose,planned_per_s,offered_per_s,answered_per_s,loss,\
+         p50_ns,p90_ns,p99_ns,p999_ns,valid\n",
     );
     for trial in &report.trials {
         let [p50, p90, p99, p999] = trial.latency_ns;

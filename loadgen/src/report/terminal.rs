@@ -97,8 +97,8 @@ pub fn purpose(purpose: Purpose) -> String {
 pub fn trial_line(trial: &Trial) -> String {
     let [p50, p90, p99, p999] = trial.latency_ns.map(|ns| ns as f64 / 1e3);
     format!(
-        "{:<18}{:>10.0}/s offered {:>10.0}/s answered {:>8.3} % lost  p50 {p50:.0} p90 {p90:.0} p99 \
-         {p99:.0} p99.9 {p999:.0} us{}",
+        "{:<18}{:>10.0}/s offered {:>10.0}/s answered {:>8.3} % lost  p50 {p50:.0} p90 {p90:.0} \
+         p99 {p99:.0} p99.9 {p999:.0} us{}",
         purpose(trial.purpose),
         trial.offered_per_second,
         trial.answered_per_second,
