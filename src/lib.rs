@@ -8,6 +8,7 @@
 //! - [`wire`]: NTP, extension fields and NTS-KE records, parsed and emitted.
 //! - [`engine`]: a batch of requests becomes a batch of replies, without I/O.
 //! - [`cookie`]: what an NTS cookie is made of, and the ring of master keys.
+//! - [`page`]: memory with one writer and many readers, shared between processes.
 //! - [`aead`]: authenticated encryption of a whole batch.
 //! - [`clock`]: where the time comes from and how good it is.
 //! - [`ke`]: NTS key establishment over TLS 1.3.
@@ -28,6 +29,7 @@ pub mod engine;
 pub mod ke;
 pub mod limits;
 pub mod net;
+pub mod page;
 pub mod process;
 pub mod sys;
 pub mod wire;

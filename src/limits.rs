@@ -47,10 +47,30 @@ pub const NONCE_RESEED_SECONDS: u64 = 300;
 /// Master keys in the ring: two previous, current, next. Part of chrony's `ntskeys` format.
 pub const RING_KEYS: usize = 4;
 
+/// How often a new master key is made, unless configured: chrony's week. A cookie lives for two to
+/// three of these, so a client that sleeps for less than a fortnight needs no new key
+/// establishment.
+pub const KEY_ROTATION_DEFAULT: Duration = Duration::from_secs(7 * 86_400);
+
+/// What can be configured. A client may poll as seldom as once in 36 hours (poll 17); below an hour
+/// even clients at poll 10 would lose their cookies while they sleep. Above a year a key that leaks
+/// opens too much.
+pub const KEY_ROTATION: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(3600)..=Duration::from_secs(366 * 86_400);
+
+/// How long until a key file that could not be written is tried again: soon after somebody has
+/// freed space, and one message a minute until then.
+pub const KEY_FILE_RETRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often a key file that another program replaces is looked at: one stat(2) a second. Servers
+/// that share a ring all have its next key for an interval before one of them uses it, so it need
+/// not be oftener.
+pub const KEY_FILE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// C2S and S2C of the AEAD with the longest keys, AES-SIV-CMAC-512.
 pub const CLIENT_KEYS_BYTES_MAX: usize = 128;
 
-// The clock (src/clock)
+// The clock (src/clock, src/engine/departure.rs)
 
 /// How often the host's clock is looked at. Between looks its dispersion grows by calculation,
 /// and a leap announcement or lost synchronisation reaches clients within this time.
@@ -71,6 +91,18 @@ pub const KERNEL_STRATUM_DEFAULT: u8 = 3;
 
 /// Stratum in `local` mode: chrony's, so low in rank that any real source is preferred.
 pub const LOCAL_STRATUM_DEFAULT: u8 = 10;
+
+/// What one batch's departure teaches: a sixteenth of what the estimate was off, as a shift.
+/// Steady enough for a mean, and follows a change of load within some dozens of batches.
+pub const DEPARTURE_GAIN_SHIFT: u32 = 4;
+
+/// Longest departure that is taken for one, in units of 2⁻³² s: 1 ms. A batch takes 0.1 ms; more
+/// is a worker that was not let run, or a clock that was stepped.
+pub const DEPARTURE_SPAN_MAX: i64 = (1 << 32) / 1000;
+
+/// How far a departure may exceed its estimate and count in full, however small the estimate is,
+/// in units of 2⁻³² s: 1 µs, so that an estimate starts from nothing in some dozens of batches.
+pub const DEPARTURE_NOISE: i64 = (1 << 32) / 1_000_000;
 
 // Sockets (src/net, src/sys)
 
@@ -99,6 +131,18 @@ pub const WORKERS_MAX: usize = 256;
 
 /// An idle worker wakes this often to look at its clock: no oftener than the clock is looked at.
 pub const SWEEP_INTERVAL: Duration = CLOCK_LOOK_INTERVAL;
+
+/// How long an idle worker polls before it sleeps, in profile "appliance": longer than the gap
+/// between requests at 20,000 a second, so that a light load still lets the processor sleep.
+pub const BUSY_POLL_APPLIANCE: Duration = Duration::from_micros(50);
+
+/// Polling times that can be configured, in microseconds; the longest is a millisecond, beyond
+/// which sleeping costs nothing that a client could notice.
+pub const BUSY_POLL_MICROSECONDS: std::ops::RangeInclusive<u32> = 0..=1000;
+
+/// Datagrams that the kernel takes from an interface's queue each time it is polled. Two such
+/// turns are a batch: it polls once more when it ends.
+pub const BUSY_POLL_BUDGET: u16 = 16;
 
 /// How long replies wait for room in a full send buffer before they are dropped. Longer than a
 /// device needs to drain its queue, shorter than a client waits.
@@ -137,12 +181,19 @@ pub const KE_TIMEOUT_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=60.0;
 /// would answer its close_notify with a reset, which can destroy the answer on its way.
 pub const KE_LINGER: Duration = Duration::from_millis(500);
 
-/// NTS-KE connections held at once by one process, unless configured. Idle ones cost some 2 KiB
+/// NTS-KE connections held at once by all processes, unless configured. Idle ones cost some 2 KiB
 /// each; at the worst each holds a handshake of `KE_HANDSHAKE_BYTES_MAX`, 64 MiB together.
 pub const KE_CONNECTIONS_DEFAULT: usize = 2048;
 
 /// What can be configured; each connection costs a descriptor and a TLS state.
 pub const KE_CONNECTIONS_MAX: usize = 65_536;
+
+/// Key establishment processes unless configured: as many as processors, up to this. Eight do
+/// some 50,000 handshakes a second, and every one is woken for each new connection.
+pub const KE_PROCESSES_DEFAULT_MAX: usize = 8;
+
+/// What can be configured: more than one machine's network needs.
+pub const KE_PROCESSES_MAX: usize = 64;
 
 /// Connections that the kernel keeps for a listener until they are accepted, within
 /// net.core.somaxconn. When it overflows a client waits a second to try again; std's 128 overflow
@@ -203,7 +254,37 @@ pub const CERTIFICATE_BACKDATE_SECONDS: i64 = 86_400;
 /// clients, so a working renewal never shows it.
 pub const CERTIFICATE_EXPIRY_WARNING_DAYS: i64 = 30;
 
+/// Certificates of one server: each costs a few KiB in each process, and has to be read, checked
+/// and looked at for changes.
+pub const CERTIFICATE_PAIRS_MAX: usize = 256;
+
+/// How often certificate files are looked at for a change. A changed pair is loaded when two looks
+/// in a row find it the same: that is long enough for a tool to write the second file.
+pub const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+// Pages (src/page)
+
+/// Copies that a reader of a page makes before it keeps what it has until its next look. A write
+/// takes some 20 ns and a copy as long: a reader that loses so often has met a writer that was
+/// stopped in the middle of a write.
+pub const PAGE_READ_ATTEMPTS: usize = 64;
+
 // Processes (src/process)
+
+/// Longest report of a role to the supervisor: one sentence. The supervisor, which has all
+/// secrets, takes no more from a process that strangers talk to.
+pub const REPORT_BYTES_MAX: usize = 4096;
+
+/// A worker whose loop has not turned for so long hangs: even an idle one turns at every sweep.
+pub const WORKER_HANGS_AFTER: Duration = SWEEP_INTERVAL.saturating_mul(3);
+
+/// How long an address may be in use at the start before that is an error: longer than the
+/// processes of a killed supervisor take to drain their sockets.
+pub const ADDRESS_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a stopping worker goes on answering what is queued: a full socket buffer takes
+/// milliseconds, and a flood must not hold the end up.
+pub const WORKER_DRAIN_WAIT: Duration = Duration::from_millis(500);
 
 /// Delay before a role that ended is started again, the first time.
 pub const ROLE_RESTART_DELAY_FIRST: Duration = Duration::from_millis(100);
@@ -214,7 +295,8 @@ pub const ROLE_RESTART_DELAY_MAX: Duration = Duration::from_secs(10);
 /// A role that ran this long is taken for healthy, and its delay starts from the first again.
 pub const ROLE_STABLE_AFTER: Duration = Duration::from_secs(60);
 
-/// How long a role may take to end before it is killed: longer than the longest handshake.
+/// How long a role may take to end before it is killed: longer than a handshake has by default. A
+/// stop that took longer would look like a hang to who asked for it.
 pub const ROLE_STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// How long the supervisor waits for a role to say that it serves. Roles start in milliseconds.
@@ -255,3 +337,4 @@ const _: () = assert!(KE_REQUEST_BYTES_MAX >= 1024, "RFC 8915 section 4");
 const _: () = assert!(
     KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + KE_HANDSHAKE_BYTES_MAX + KE_READ_BYTES
 );
+const _: () = assert!(ADDRESS_WAIT.as_millis() > WORKER_DRAIN_WAIT.as_millis());

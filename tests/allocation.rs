@@ -19,14 +19,15 @@ use common::{Bench, NOW, nts_request, plain_request};
 use timeball::aead::{Aead, Algorithm, Backend, NonceGenerator};
 use timeball::client::{Association, Pending, ResponseError};
 use timeball::clock::source::{HostClock, Source};
-use timeball::cookie::ntskeys;
 use timeball::cookie::ring::KeyRing;
 use timeball::engine::Engine;
 use timeball::engine::batch::Datagram;
 use timeball::limits::{BATCH_DATAGRAMS, CLOCK_LOOK_INTERVAL, COOKIES_PER_REPLY, DATAGRAM_BYTES};
 use timeball::net::Batch;
 use timeball::net::mmsg::MmsgPort;
-use timeball::net::worker::Worker;
+use timeball::net::worker::{Pulse, Worker};
+use timeball::page::key::{KeyPage, SharedRing};
+use timeball::page::stats::{StatsPage, StatsWriter, WorkerCounters};
 use timeball::sys::socket::{UdpOptions, open_udp};
 use timeball::wire::ntp::Mode;
 
@@ -189,7 +190,7 @@ fn answer_often(bench: &mut Bench, counter: &'static AtomicU64) {
 fn answering_over_sockets_allocates_nothing() {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let mut bench = Bench::new();
-    let server = Running::start(&bench, &COUNTER);
+    let mut server = Running::start(&bench, &COUNTER);
     let junk = junk(&mut bench);
     let mut clients: Vec<Client> = server
         .addresses
@@ -205,6 +206,12 @@ fn answering_over_sockets_allocates_nothing() {
     let before = COUNTER.load(Ordering::Relaxed);
     for number in 0..400 {
         round(&mut bench, &mut clients, &junk);
+        if number % 50 == 0 {
+            // The worker takes the new ring before the next batch.
+            let Bench { keys, nonces, .. } = &mut bench;
+            keys.rotate(|bytes| nonces.fill(bytes));
+            server.keys.publish(keys);
+        }
         if number % 200 == 0 {
             // Idle for once: the loop waits, sweeps and wipes.
             std::thread::sleep(CLOCK_LOOK_INTERVAL + Duration::from_millis(100));
@@ -212,12 +219,18 @@ fn answering_over_sockets_allocates_nothing() {
     }
     let after = COUNTER.load(Ordering::Relaxed);
     let packets = 400 * clients.len() * (2 + junk.len());
-    assert_eq!(after - before, 0, "allocations in {packets} packets");
+    assert_eq!(after - before, 0, "allocations in {packets} packets and 8 rotations");
+    let stats = server.stop();
+    let answered = stats.totals().find(|(name, _)| *name == "answered_nts");
+    let rounds = COOKIES_PER_REPLY + 400;
+    assert_eq!(answered, Some(("answered_nts", (rounds * clients.len()) as u64)));
 }
 
 /// A worker in a thread of its own, which counts its allocations; ended when dropped.
 struct Running {
     addresses: [SocketAddr; 2],
+    keys: KeyPage,
+    stats: StatsPage<WorkerCounters<'static>>,
     stop: Arc<AtomicBool>,
     wake: Option<std::io::PipeWriter>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -231,18 +244,31 @@ impl Running {
             },
         );
         let addresses = [0, 1].map(|place: usize| sockets[place].local_addr().expect("bound"));
-        let (reader, writer) = std::io::pipe().expect("a pipe");
-        let ring = ntskeys::parse(&ntskeys::emit(&bench.keys, 0.0)).expect("well-formed").ring;
+        let (wake, waker) = std::io::pipe().expect("a pipe");
+        let keys = KeyPage::create(&bench.keys).expect("a page");
+        let ring = SharedRing::open(keys.file()).expect("mapped");
+        let stats = StatsPage::create().expect("a page");
+        let writer = StatsWriter::attach(stats.file()).expect("mapped");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let clock = HostClock::new(Source::Local, 10).expect("adjtimex");
             let nonces = NonceGenerator::new().expect("random numbers");
-            let mut worker = Worker::new(Engine::new(Aead::detect()), clock, ring, nonces);
-            let mut port = MmsgPort::new(sockets.into(), reader.into());
-            counted(counter, || worker.run(&mut port, &stopped));
+            let engine = Engine::new(Aead::detect());
+            let mut worker = Worker::new(engine, clock, ring, nonces, writer);
+            let mut port = MmsgPort::new(sockets.into(), wake.into(), Duration::ZERO);
+            counted(counter, || worker.run(&mut port, &stopped, &Pulse::default()));
         });
-        Self { addresses, stop, wake: Some(writer), thread: Some(thread) }
+        Self { addresses, keys, stats, stop, wake: Some(waker), thread: Some(thread) }
+    }
+}
+
+impl Running {
+    /// Ends the worker and returns what it has counted.
+    fn stop(self) -> StatsPage<WorkerCounters<'static>> {
+        let stats = self.stats.file().try_clone_to_owned().expect("a descriptor");
+        drop(self);
+        StatsPage::open(stats).expect("a page")
     }
 }
 

@@ -3,12 +3,14 @@
 mod common;
 
 use std::fs;
+use std::io::Read as _;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use common::server::{free_tcp_port, free_udp_port};
+use rustix::process::{Pid, Signal, kill_process};
 
 fn timeball(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_timeball")).args(arguments).output().expect("the program")
@@ -113,7 +115,7 @@ fn every_bad_start_says_one_sentence() {
         (ntp.as_str(), &format!("{ntp}\nbind_device = \"absent0\""), 1, "of ntp.bind_device: No"),
         ("listen", &"lisen".to_owned(), 2, "did you mean \"listen\"?"),
         ("[ke]", &"[ke".to_owned(), 2, "line 6"),
-        (&place.path("cert.pem"), &place.path("absent.pem"), 1, "check the name"),
+        (&place.path("cert.pem"), &place.path("absent.pem"), 1, "check its name"),
         (&place.path("cert.pem"), &place.path("garbage.pem"), 1, "no PEM certificate"),
         (&place.path("key.pem"), &place.path("garbage.pem"), 1, "garbage.pem"),
         (&place.path("key.pem"), &other.path("key.pem"), 1, "do not belong together"),
@@ -143,22 +145,29 @@ fn capped_buffers_are_said_once() {
     let listen = format!("[ntp]\nlisten = [\"127.0.0.1:{}\"]", place.ntp_port);
     let large = format!("{listen}\nreceive_buffer_bytes = 536870912\nworkers = 2");
     let configuration = place.configuration(&listen, &large);
-    // A start that fails after its sockets are open.
-    fs::write(place.path("key.pem"), "garbage").expect("written");
     let drop_right: &[&str] = if rustix::process::geteuid().is_root() {
         &["--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]
     } else {
         &["--no-new-privs"]
     };
-    let output = Command::new("setpriv")
+    let mut server = Command::new("setpriv")
         .args(drop_right)
         .args([env!("CARGO_BIN_EXE_timeball"), "serve", "--config"])
         .arg(configuration)
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .expect("setpriv (Debian package util-linux)");
+    // It is ended once it serves, and all that it said is read.
+    let read = server.stdout.as_mut().expect("piped").read(&mut [0]).expect("the banner");
+    assert_eq!(read, 1, "it serves");
+    let pid = Pid::from_raw(server.id() as i32).expect("a process");
+    kill_process(pid, Signal::TERM).expect("it runs");
+    let output = server.wait_with_output().expect("ended");
+    assert!(output.status.success(), "{output:?}");
     let message = String::from_utf8(output.stderr).expect("text");
     let lines: Vec<&str> = message.lines().collect();
-    let [warning, _failure] = lines[..] else { panic!("a warning and a failure: {message}") };
+    let [warning] = lines[..] else { panic!("one warning: {message}") };
     assert!(warning.contains("caps ntp.receive_buffer_bytes at "), "{warning}");
     assert!(warning.contains(" of 536870912"), "{warning}");
     assert!(warning.contains("`sysctl -w net.core.rmem_max=536870912"), "{warning}");

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use common::server::{Server, udp_client};
 use peer::{Chronyd, ChronydServer, Ntpd, NtpdSample, assert_no_clock_capability, chronyd_once};
-use timeball::aead::NonceGenerator;
+use timeball::aead::{Algorithm, NonceGenerator};
 use timeball::certificate::self_signed;
 use timeball::client::{Association, ResponseError};
 use timeball::cookie::format::ClientKeys;
+use timeball::cookie::ntskeys;
 use timeball::ke::client::{Options, client_config, establish, roots_from_file};
 use timeball::ke::exchange::Offer;
 use timeball::limits::{COOKIES_PER_REPLY, DATAGRAM_BYTES};
+use timeball::sys::file::replace_private;
 use timeball::wire::ntp::Header;
 
 /// Polls that a client takes part in: more than it has cookies at first, so that those renewed in
@@ -83,6 +85,49 @@ fn chronyd_keeps_an_association() {
         assert_eq!((mode, key_id, aead, key_bits), ("NTS", "1", "15", "256"), "{table}");
         assert_eq!((attempts, naks, cookie_bytes), ("0", "0", "100"), "{table}");
         (cookies == "8").then_some(())
+    });
+}
+
+/// A server that follows a key file which the test replaces.
+fn following_server() -> Server {
+    Server::start_with(Algorithm::AesSivCmac256, "", "", "[keys]\nrotate = \"external\"")
+}
+
+fn rotate_keys(server: &Server) {
+    let key_file = server.directory.path().join("ntskeys");
+    let text = std::fs::read_to_string(&key_file).expect("the key file");
+    let mut ring = ntskeys::parse(&text).expect("well-formed").ring;
+    let mut random = NonceGenerator::new().expect("random numbers");
+    ring.rotate(|bytes| random.fill(bytes));
+    replace_private(&key_file, ntskeys::emit(&ring, 0.0).as_bytes()).expect("written");
+}
+
+/// The master keys rotate more often than a cookie outlives, and chronyd never notices.
+#[test]
+fn chronyd_keeps_an_association_through_rotations() {
+    let server = following_server();
+    let mut client = Chronyd::client(server.ke_port, &server.certificate());
+    let received = |data: &str| {
+        let line = data.lines().find(|line| line.starts_with("Total valid RX"))?;
+        line.split_once(':')?.1.trim().parse::<usize>().ok()
+    };
+    let mut before = 0;
+    for _ in 0..4 {
+        // All cookies of its store are used and renewed between two rotations.
+        before = client.wait("chronyd polls", &["ntpdata", "127.0.0.1"], |data| {
+            received(data).filter(|count| *count >= before + POLLS)
+        });
+        rotate_keys(&server);
+    }
+    client.wait("chronyd polls", &["ntpdata", "127.0.0.1"], |data| {
+        received(data).filter(|count| *count >= before + POLLS)
+    });
+    client.wait("chronyd shows its association", &["authdata"], |table| {
+        let line = table.lines().find(|line| line.starts_with("127.0.0.1"))?;
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        // One key establishment, no failed attempt, no NAK.
+        assert_eq!((columns[2], columns[6], columns[7]), ("1", "0", "0"), "{table}");
+        Some(())
     });
 }
 
@@ -187,8 +232,13 @@ fn poll(client: &mut Association, server: std::net::SocketAddr) -> Result<Header
 
 #[test]
 fn ntpsec_takes_time() {
-    let server = Server::start();
+    let server = following_server();
     let mut ntpd = Ntpd::client(server.ke_port, &server.certificate());
+    // Two rotations: the longest that a cookie in a client's store is sure to outlive.
+    for samples in [3, 6] {
+        ntpd.wait_for_samples(samples);
+        rotate_keys(&server);
+    }
     // One more than the cookies of key establishment: the last one came in a reply.
     let samples = ntpd.wait_for_samples(COOKIES_PER_REPLY + 1);
     ntpd.peer.assert_it_cannot_set_the_clock();

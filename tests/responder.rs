@@ -14,6 +14,7 @@ use common::server::{ANSWER_WAIT, Server, udp_client};
 use rustix::process::{Pid, Signal, kill_process};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use timeball::aead::Algorithm;
+use timeball::limits::SWEEP_INTERVAL;
 use timeball::wire::ntp::Mode;
 
 /// More than a batch, and more than the ports would take in one turn.
@@ -124,4 +125,35 @@ fn uring_says_that_io_uring_is_forbidden_and_what_helps() {
     let [message] = &lines[..] else { panic!("one sentence: {lines:?}") };
     assert!(message.contains("forbidden here, by a container's seccomp filter"), "{message}");
     assert!(message.contains("set ntp.port = \"mmsg\""), "{message}");
+}
+
+/// CPU time of a process so far: `/proc/PID/schedstat` of each of its threads (proc(5)).
+fn cpu_time(pid: u32) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let nanoseconds = tasks.map(|task| {
+        let path = task.expect("an entry").path().join("schedstat");
+        let text = std::fs::read_to_string(path).expect("statistics");
+        text.split(' ').next().and_then(|first| first.parse::<u64>().ok()).expect("a number")
+    });
+    Duration::from_nanos(nanoseconds.sum())
+}
+
+/// Polling at most a millisecond after the last request and each look at the clock, a worker that
+/// has nothing to do stays far below a hundredth of its processor; one that never slept would take
+/// all of it.
+#[test]
+fn an_idle_server_sleeps_even_if_it_polls() {
+    let keys = "busy_poll_microseconds = 1000\nworkers = 1";
+    let server = Server::start_with(Algorithm::AesSivCmac256, keys, "", "");
+    let client = udp_client(server.ntp());
+    client.send(&plain_request(4, Mode::Client)).expect("sent");
+    assert_eq!(receive(&client).len(), 48);
+    let pid = server.role_pid("responder").expect("a responder");
+    let (start, before) = (Instant::now(), cpu_time(pid));
+    while start.elapsed() < 5 * SWEEP_INTERVAL {
+        std::thread::sleep(SWEEP_INTERVAL);
+    }
+    let used = cpu_time(pid) - before;
+    println!("an idle worker that polls took {used:?} of {:?}", start.elapsed());
+    assert!(used < start.elapsed() / 20, "{used:?} of {:?}", start.elapsed());
 }

@@ -1,4 +1,4 @@
-//! A server within this process: timeball's own worker on a loopback socket.
+//! A server within this process: timeball's engine and port on a loopback socket.
 //!
 //! Before a run the generator is tried on it: are all its answers authentic, and does it send at
 //! the planned rate? If it does not here, it would not to the real server.
@@ -16,8 +16,8 @@ use timeball::clock::source::{HostClock, Source};
 use timeball::cookie::ring::KeyRing;
 use timeball::engine::Engine;
 use timeball::limits::LOCAL_STRATUM_DEFAULT;
+use timeball::net::Port as _;
 use timeball::net::mmsg::MmsgPort;
-use timeball::net::worker::Worker;
 use timeball::sys::socket::{UdpOptions, open_udp};
 
 use crate::associations::mint;
@@ -56,17 +56,25 @@ impl Reflector {
             KeyRing::generate(Algorithm::AesSivCmac256, |bytes| random.fill(bytes))
         };
         let clock = HostClock::new(Source::Local, LOCAL_STRATUM_DEFAULT)?;
-        let mut worker = Worker::new(Engine::new(Aead::detect()), clock, ring(), random);
+        let mut engine = Engine::new(Aead::detect());
+        let keys = ring();
         let stop = Arc::new(AtomicBool::new(false));
         let (wake, waker) = pipe()?;
-        let mut port = MmsgPort::new(vec![socket], wake.into());
+        let mut port = MmsgPort::new(vec![socket], wake.into(), Duration::ZERO);
         let is_stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             if let Some(id) = cpu {
                 // Elsewhere it is only slower.
                 core_affinity::set_for_current(CoreId { id });
             }
-            worker.run(&mut port, &is_stopped);
+            while !is_stopped.load(Ordering::Relaxed) {
+                if port.recv() > 0 {
+                    let mut batch = port.batch();
+                    let verdicts = engine.answer(&mut batch, &keys, &clock, &mut random);
+                    drop(batch);
+                    port.send(&verdicts);
+                }
+            }
         });
         Ok(Self { address, ring: ring(), stop, waker, thread: Some(thread) })
     }
@@ -75,7 +83,7 @@ impl Reflector {
 impl Drop for Reflector {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Without it the thread ends at its next sweep.
+        // Without it the thread ends when its wait does.
         let _ = self.waker.write_all(&[1]);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -1,14 +1,12 @@
 //! From jobs to groups of lanes: which jobs run together, and which run alone.
 
-use arrayvec::ArrayVec;
 use zeroize::Zeroize;
 
-use super::arch::{AesNi, Blocks128, LANES_MAX, Lanes, SPARE_BYTES, Sinks, Sources};
-use super::master::SivConstants;
+use super::arch::{AesNi, Blocks128, LANES_MAX, Lanes, SPARE_BYTES, Sinks, Sources, Task};
 use super::siv::{
-    ASSOCIATED_BYTES_MIN, Make, Open, PLAIN_BYTES_MIN, Scratch, Seal, Spare, Tags, Verify,
+    ASSOCIATED_BYTES_MIN, Group, Make, Open, PLAIN_BYTES_MIN, Scratch, Seal, Spare, Tags, Verify,
 };
-use super::{Algorithm, CookieMake, CookieOpen, MasterKey, ReplySeal, RequestVerify, TAG_BYTES};
+use super::{Algorithm, CookieMake, CookieOpen, ReplySeal, RequestVerify, TAG_BYTES};
 
 /// The kernels of one instruction set, with their scratch, and AES-NI for groups of one or two:
 /// a wide register would carry dummies there, and takes longer to fill.
@@ -31,44 +29,88 @@ impl<V: Lanes> Kernels<V> {
         }
     }
 
-    /// Answers all jobs: groups of one shape together, shapes that no kernel takes alone.
+    /// Answers all jobs: those that are alike together, those that no kernel takes alone.
     pub(super) fn run<J: Job>(&mut self, jobs: &mut [J]) {
         for jobs in jobs.chunks_mut(WINDOW_JOBS) {
-            let mut done = 0u64;
-            for first in 0..jobs.len() {
-                if done >> first & 1 != 0 {
-                    continue;
-                }
-                let Some(shape) = jobs[first].shape() else {
+            let mut waiting = Members::all(jobs.len());
+            while let Some(first) = waiting.first() {
+                let done = if jobs[first].fits() {
+                    self.run_group(jobs, waiting)
+                } else {
                     jobs[first].run_alone();
-                    continue;
+                    Members::one(first)
                 };
-                let mut group = ArrayVec::<&mut J, LANES_MAX>::new();
-                for (index, job) in jobs.iter_mut().enumerate().skip(first) {
-                    if done >> index & 1 == 0 && job.shape() == Some(shape) {
-                        done |= 1 << index;
-                        group.push(job);
-                        if group.len() == V::WIDTH * V::VECTORS {
-                            break;
-                        }
-                    }
-                }
-                self.run_group(&mut group);
+                waiting.remove(done);
             }
         }
     }
 
-    fn run_group<J: Job>(&mut self, group: &mut [&mut J]) {
-        let (token, scratch, spare) = (self.token, &mut self.scratch, &mut *self.spare);
-        match (group.len(), group.len().div_ceil(V::WIDTH)) {
-            (1, _) => J::run::<_, 1>(self.narrow_token, &mut self.narrow_scratch, spare, group),
-            (2, _) => J::run::<_, 2>(self.narrow_token, &mut self.narrow_scratch, spare, group),
-            (_, 1) => J::run::<V, 1>(token, scratch, spare, group),
-            (_, 2) => J::run::<V, 2>(token, scratch, spare, group),
-            (_, 3..=4) => J::run::<V, 4>(token, scratch, spare, group),
-            _ if V::VECTORS > 4 => J::run::<V, 8>(token, scratch, spare, group),
+    /// Answers the first job of those `waiting`, and all that are like it as far as the lanes go;
+    /// returns which.
+    fn run_group<J: Job>(&mut self, jobs: &mut [J], waiting: Members) -> Members {
+        let mut tags = Tags::default();
+        let members = self.gather_and_run(jobs, waiting, &mut tags);
+        for ((_, job), tag) in members.of(jobs).zip(&tags) {
+            job.finish(tag);
+        }
+        members
+    }
+
+    fn gather_and_run<J: Job>(
+        &mut self,
+        jobs: &mut [J],
+        waiting: Members,
+        tags: &mut Tags,
+    ) -> Members {
+        let mut candidates = waiting.of(jobs);
+        let Some((first, founder)) = candidates.next() else { return waiting };
+        let mut members = Members::one(first);
+        let mut lanes = 1;
+        let mut group = founder.found(&mut self.spare);
+        for (index, job) in candidates {
+            if job.is_like(&group) {
+                job.join(&mut group, lanes);
+                members.insert(index);
+                lanes += 1;
+                if lanes == V::WIDTH * V::VECTORS {
+                    break;
+                }
+            }
+        }
+        let (wide, narrow) = (&mut *self.scratch, &mut *self.narrow_scratch);
+        match (lanes, lanes.div_ceil(V::WIDTH)) {
+            (1, _) => enter::<_, _, 1>(self.narrow_token, &mut group, narrow, tags),
+            (2, _) => enter::<_, _, 2>(self.narrow_token, &mut group, narrow, tags),
+            (_, 1) => enter::<V, _, 1>(self.token, &mut group, wide, tags),
+            (_, 2) => enter::<V, _, 2>(self.token, &mut group, wide, tags),
+            (_, 3..=4) => enter::<V, _, 4>(self.token, &mut group, wide, tags),
+            _ if V::VECTORS > 4 => enter::<V, _, 8>(self.token, &mut group, wide, tags),
             _ => unreachable!("a group has at most VECTORS registers"),
         }
+        members
+    }
+}
+
+/// Runs a group that fits `N` registers, with the instruction set enabled.
+fn enter<V: Lanes, G: Group, const N: usize>(
+    token: V::Token,
+    group: &mut G,
+    scratch: &mut Scratch<V>,
+    tags: &mut Tags,
+) {
+    V::enter(token, Run::<V, G, N> { group, scratch, tags });
+}
+
+struct Run<'r, V, G, const N: usize> {
+    group: &'r mut G,
+    scratch: &'r mut Scratch<V>,
+    tags: &'r mut Tags,
+}
+
+impl<V: Lanes, G: Group, const N: usize> Task<V> for Run<'_, V, G, N> {
+    #[inline(always)]
+    fn run(self, token: V::Token) {
+        self.group.run::<V, N>(token, self.scratch, &mut Sinks::of_all(self.tags));
     }
 }
 
@@ -86,219 +128,272 @@ impl<V: Lanes> Drop for Kernels<V> {
     }
 }
 
+/// Some jobs of a window, by their indices.
+#[derive(Clone, Copy, Default)]
+struct Members(u64);
+
+impl Members {
+    fn all(jobs: usize) -> Self {
+        Self(u64::MAX >> (WINDOW_JOBS - jobs))
+    }
+
+    fn one(index: usize) -> Self {
+        Self(1 << index)
+    }
+
+    fn first(self) -> Option<usize> {
+        (self.0 != 0).then(|| self.0.trailing_zeros() as usize)
+    }
+
+    fn insert(&mut self, index: usize) {
+        self.0 |= 1 << index;
+    }
+
+    fn remove(&mut self, others: Self) {
+        self.0 &= !others.0;
+    }
+
+    /// These jobs, with their indices.
+    #[inline(always)]
+    fn of<J>(self, jobs: &mut [J]) -> impl Iterator<Item = (usize, &mut J)> {
+        let first = self.0.trailing_zeros() as usize;
+        jobs.iter_mut().enumerate().skip(first).filter(move |(index, _)| self.0 >> index & 1 != 0)
+    }
+}
+
 /// A job that can run in a group or alone.
 pub(super) trait Job {
-    /// What the jobs of a group must have in common.
-    type Shape: Copy + PartialEq;
+    /// Messages of jobs that are alike, a lane each.
+    type Group<'g>: Group
+    where
+        Self: 'g;
 
-    /// The shape of this job; `None` if it has to run alone.
-    fn shape(&self) -> Option<Self::Shape>;
+    /// Whether the kernels take this job.
+    fn fits(&self) -> bool;
+
+    /// A group of this job alone, in lane 0.
+    fn found<'g>(&'g mut self, spare: &'g mut Spare) -> Self::Group<'g>;
+
+    /// Whether key or algorithm and all lengths are those of the group.
+    fn is_like(&self, group: &Self::Group<'_>) -> bool;
+
+    /// Takes the next lane of a group that it is like.
+    fn join<'g>(&'g mut self, group: &mut Self::Group<'g>, lane: usize);
+
+    /// Learns the tag that its message should have; jobs that seal have it already.
+    fn finish(&mut self, tag: &[u8; TAG_BYTES]);
 
     /// Answers this job with the portable code, whatever its lengths.
     fn run_alone(&mut self);
-
-    /// Answers a group of one shape, which fits `N` registers.
-    fn run<V: Lanes, const N: usize>(
-        token: V::Token,
-        scratch: &mut Scratch<V>,
-        spare: &mut Spare,
-        group: &mut [&mut Self],
-    );
 }
 
-impl<'a> Job for CookieOpen<'a> {
-    type Shape = (*const MasterKey, usize);
+impl Job for CookieOpen<'_> {
+    type Group<'g>
+        = Open<'g>
+    where
+        Self: 'g;
 
-    #[inline]
-    fn shape(&self) -> Option<Self::Shape> {
-        let fits = self.nonce.len() == NONCE_BYTES
+    fn fits(&self) -> bool {
+        self.nonce.len() == NONCE_BYTES
             && self.plain.len() >= PLAIN_BYTES_MIN
             && self.sealed.len() <= SPARE_BYTES
             && self.sealed.len() == self.plain.len() + TAG_BYTES
-            && self.key.siv().is_some();
-        fits.then_some((std::ptr::from_ref(self.key), self.plain.len()))
+            && self.key.siv().is_some()
+    }
+
+    #[inline(always)]
+    fn found<'g>(&'g mut self, spare: &'g mut Spare) -> Open<'g> {
+        Open {
+            master: self.key.siv().expect("it fits"),
+            plain_bytes: self.plain.len(),
+            nonces: Sources::new(self.nonce),
+            sealed: Sources::new(self.sealed),
+            plain: Sinks::new(self.plain, spare),
+        }
+    }
+
+    #[inline(always)]
+    fn is_like(&self, group: &Open<'_>) -> bool {
+        self.key.siv().is_some_and(|siv| std::ptr::eq(siv, group.master))
+            & (self.nonce.len() == NONCE_BYTES)
+            & (self.plain.len() == group.plain_bytes)
+            & (self.sealed.len() == group.plain_bytes + TAG_BYTES)
+    }
+
+    #[inline(always)]
+    fn join<'g>(&'g mut self, group: &mut Open<'g>, lane: usize) {
+        group.nonces.set(lane, self.nonce);
+        group.sealed.set(lane, self.sealed);
+        group.plain.set(lane, self.plain);
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, tag: &[u8; TAG_BYTES]) {
+        self.passed = same_tag(self.sealed, tag);
+        if !self.passed {
+            self.plain.fill(0);
+        }
     }
 
     fn run_alone(&mut self) {
         super::portable::open_cookie(self);
     }
-
-    fn run<V: Lanes, const N: usize>(
-        token: V::Token,
-        _: &mut Scratch<V>,
-        spare: &mut Spare,
-        group: &mut [&mut Self],
-    ) {
-        let mut tags = Tags::default();
-        let mut tag_sinks = Sinks::of_all(&mut tags);
-        let master = siv(group[0].key);
-        let plain_bytes = group[0].plain.len();
-        let mut nonces = Sources::new(group[0].nonce);
-        nonces.extend(group[1..].iter().map(|job| job.nonce));
-        let mut sealed = Sources::new(group[0].sealed);
-        sealed.extend(group[1..].iter().map(|job| job.sealed));
-        let (first, rest) = group.split_first_mut().expect("a lane");
-        let mut plain = Sinks::new(first.plain, spare);
-        plain.extend(rest.iter_mut().map(|job| &mut *job.plain));
-        let task = Open::<N> {
-            master,
-            plain_bytes,
-            nonces: &nonces,
-            sealed: &sealed,
-            plain: &mut plain,
-            tags: &mut tag_sinks,
-        };
-        V::enter(token, task);
-        for (job, tag) in group.iter_mut().zip(&tags) {
-            job.passed = same_tag(job.sealed, tag);
-            if !job.passed {
-                job.plain.fill(0);
-            }
-        }
-    }
 }
 
-impl<'a> Job for RequestVerify<'a> {
-    type Shape = usize;
+impl Job for RequestVerify<'_> {
+    type Group<'g>
+        = Verify<'g>
+    where
+        Self: 'g;
 
-    #[inline]
-    fn shape(&self) -> Option<Self::Shape> {
-        let fits = self.algorithm == Algorithm::AesSivCmac256
+    fn fits(&self) -> bool {
+        self.algorithm == Algorithm::AesSivCmac256
             && self.key.len() == KEY_BYTES
             && self.nonce.len() == NONCE_BYTES
             && self.sealed.len() == TAG_BYTES
-            && self.associated_data.len() >= ASSOCIATED_BYTES_MIN;
-        fits.then_some(self.associated_data.len())
+            && self.associated_data.len() >= ASSOCIATED_BYTES_MIN
+    }
+
+    #[inline(always)]
+    fn found<'g>(&'g mut self, _: &'g mut Spare) -> Verify<'g> {
+        Verify {
+            keys: Sources::new(self.key),
+            nonces: Sources::new(self.nonce),
+            associated: Sources::new(self.associated_data),
+            associated_bytes: self.associated_data.len(),
+        }
+    }
+
+    #[inline(always)]
+    fn is_like(&self, group: &Verify<'_>) -> bool {
+        (self.algorithm == Algorithm::AesSivCmac256)
+            & (self.key.len() == KEY_BYTES)
+            & (self.nonce.len() == NONCE_BYTES)
+            & (self.sealed.len() == TAG_BYTES)
+            & (self.associated_data.len() == group.associated_bytes)
+    }
+
+    #[inline(always)]
+    fn join<'g>(&'g mut self, group: &mut Verify<'g>, lane: usize) {
+        group.keys.set(lane, self.key);
+        group.nonces.set(lane, self.nonce);
+        group.associated.set(lane, self.associated_data);
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, tag: &[u8; TAG_BYTES]) {
+        self.passed = same_tag(self.sealed, tag);
     }
 
     fn run_alone(&mut self) {
         super::portable::verify_request(self);
     }
-
-    fn run<V: Lanes, const N: usize>(
-        token: V::Token,
-        scratch: &mut Scratch<V>,
-        _: &mut Spare,
-        group: &mut [&mut Self],
-    ) {
-        let mut tags = Tags::default();
-        let mut tag_sinks = Sinks::of_all(&mut tags);
-        let associated_bytes = group[0].associated_data.len();
-        let mut keys = Sources::new(group[0].key);
-        keys.extend(group[1..].iter().map(|job| job.key));
-        let mut nonces = Sources::new(group[0].nonce);
-        nonces.extend(group[1..].iter().map(|job| job.nonce));
-        let mut associated = Sources::new(group[0].associated_data);
-        associated.extend(group[1..].iter().map(|job| job.associated_data));
-        let task = Verify::<V, N> {
-            scratch,
-            keys: &keys,
-            nonces: &nonces,
-            associated: &associated,
-            associated_bytes,
-            tags: &mut tag_sinks,
-        };
-        V::enter(token, task);
-        for (job, tag) in group.iter_mut().zip(&tags) {
-            job.passed = same_tag(job.sealed, tag);
-        }
-    }
 }
 
-impl<'a> Job for CookieMake<'a> {
-    type Shape = (*const MasterKey, usize);
+impl Job for CookieMake<'_> {
+    type Group<'g>
+        = Make<'g>
+    where
+        Self: 'g;
 
-    #[inline]
-    fn shape(&self) -> Option<Self::Shape> {
-        let fits = self.nonce.len() == NONCE_BYTES
+    fn fits(&self) -> bool {
+        self.nonce.len() == NONCE_BYTES
             && self.plain.len() >= PLAIN_BYTES_MIN
             && self.sealed.len() <= SPARE_BYTES
             && self.sealed.len() == self.plain.len() + TAG_BYTES
-            && self.key.siv().is_some();
-        fits.then_some((std::ptr::from_ref(self.key), self.plain.len()))
+            && self.key.siv().is_some()
     }
+
+    #[inline(always)]
+    fn found<'g>(&'g mut self, spare: &'g mut Spare) -> Make<'g> {
+        Make {
+            master: self.key.siv().expect("it fits"),
+            plain_bytes: self.plain.len(),
+            nonces: Sources::new(self.nonce),
+            plain: Sources::new(self.plain),
+            sealed: Sinks::new(self.sealed, spare),
+        }
+    }
+
+    #[inline(always)]
+    fn is_like(&self, group: &Make<'_>) -> bool {
+        self.key.siv().is_some_and(|siv| std::ptr::eq(siv, group.master))
+            & (self.nonce.len() == NONCE_BYTES)
+            & (self.plain.len() == group.plain_bytes)
+            & (self.sealed.len() == group.plain_bytes + TAG_BYTES)
+    }
+
+    #[inline(always)]
+    fn join<'g>(&'g mut self, group: &mut Make<'g>, lane: usize) {
+        group.nonces.set(lane, self.nonce);
+        group.plain.set(lane, self.plain);
+        group.sealed.set(lane, self.sealed);
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, _: &[u8; TAG_BYTES]) {}
 
     fn run_alone(&mut self) {
         super::portable::make_cookie(self);
     }
-
-    fn run<V: Lanes, const N: usize>(
-        token: V::Token,
-        _: &mut Scratch<V>,
-        spare: &mut Spare,
-        group: &mut [&mut Self],
-    ) {
-        let master = siv(group[0].key);
-        let plain_bytes = group[0].plain.len();
-        let mut nonces = Sources::new(group[0].nonce);
-        nonces.extend(group[1..].iter().map(|job| job.nonce));
-        let mut plain = Sources::new(group[0].plain);
-        plain.extend(group[1..].iter().map(|job| job.plain));
-        let (first, rest) = group.split_first_mut().expect("a lane");
-        let mut sealed = Sinks::new(first.sealed, spare);
-        sealed.extend(rest.iter_mut().map(|job| &mut *job.sealed));
-        let task =
-            Make::<N> { master, nonces: &nonces, plain: &plain, plain_bytes, sealed: &mut sealed };
-        V::enter(token, task);
-    }
 }
 
-impl<'a> Job for ReplySeal<'a> {
-    type Shape = (usize, usize);
+impl Job for ReplySeal<'_> {
+    type Group<'g>
+        = Seal<'g>
+    where
+        Self: 'g;
 
-    #[inline]
-    fn shape(&self) -> Option<Self::Shape> {
-        let fits = self.algorithm == Algorithm::AesSivCmac256
+    fn fits(&self) -> bool {
+        self.algorithm == Algorithm::AesSivCmac256
             && self.key.len() == KEY_BYTES
             && self.nonce.len() == NONCE_BYTES
             && self.text.len() >= PLAIN_BYTES_MIN + TAG_BYTES
             && self.text.len() <= SPARE_BYTES
-            && self.associated_data.len() >= ASSOCIATED_BYTES_MIN;
-        fits.then_some((self.associated_data.len(), self.text.len()))
+            && self.associated_data.len() >= ASSOCIATED_BYTES_MIN
     }
+
+    #[inline(always)]
+    fn found<'g>(&'g mut self, spare: &'g mut Spare) -> Seal<'g> {
+        Seal {
+            keys: Sources::new(self.key),
+            nonces: Sources::new(self.nonce),
+            associated: Sources::new(self.associated_data),
+            associated_bytes: self.associated_data.len(),
+            plain_bytes: self.text.len() - TAG_BYTES,
+            text: Sinks::new(self.text, spare),
+        }
+    }
+
+    #[inline(always)]
+    fn is_like(&self, group: &Seal<'_>) -> bool {
+        (self.algorithm == Algorithm::AesSivCmac256)
+            & (self.key.len() == KEY_BYTES)
+            & (self.nonce.len() == NONCE_BYTES)
+            & (self.text.len() == group.plain_bytes + TAG_BYTES)
+            & (self.associated_data.len() == group.associated_bytes)
+    }
+
+    #[inline(always)]
+    fn join<'g>(&'g mut self, group: &mut Seal<'g>, lane: usize) {
+        group.keys.set(lane, self.key);
+        group.nonces.set(lane, self.nonce);
+        group.associated.set(lane, self.associated_data);
+        group.text.set(lane, self.text);
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, _: &[u8; TAG_BYTES]) {}
 
     fn run_alone(&mut self) {
         super::portable::seal_reply(self);
     }
-
-    fn run<V: Lanes, const N: usize>(
-        token: V::Token,
-        scratch: &mut Scratch<V>,
-        spare: &mut Spare,
-        group: &mut [&mut Self],
-    ) {
-        let associated_bytes = group[0].associated_data.len();
-        let plain_bytes = group[0].text.len() - TAG_BYTES;
-        let mut keys = Sources::new(group[0].key);
-        keys.extend(group[1..].iter().map(|job| job.key));
-        let mut nonces = Sources::new(group[0].nonce);
-        nonces.extend(group[1..].iter().map(|job| job.nonce));
-        let mut associated = Sources::new(group[0].associated_data);
-        associated.extend(group[1..].iter().map(|job| job.associated_data));
-        let (first, rest) = group.split_first_mut().expect("a lane");
-        let mut text = Sinks::new(first.text, spare);
-        text.extend(rest.iter_mut().map(|job| &mut *job.text));
-        let task = Seal::<V, N> {
-            scratch,
-            keys: &keys,
-            nonces: &nonces,
-            associated: &associated,
-            associated_bytes,
-            plain_bytes,
-            text: &mut text,
-        };
-        V::enter(token, task);
-    }
-}
-
-fn siv(key: &MasterKey) -> &SivConstants {
-    key.siv().expect("the shape asks for it")
 }
 
 /// Compares without a branch or an early end.
 #[inline]
 fn same_tag(sealed: &[u8], tag: &[u8; TAG_BYTES]) -> bool {
-    let found = sealed.first_chunk().expect("the shape asks for a tag");
+    let found = sealed.first_chunk().expect("a job that runs in a group has a tag");
     u128::from_ne_bytes(*found) ^ u128::from_ne_bytes(*tag) == 0
 }
 
@@ -310,3 +405,5 @@ const KEY_BYTES: usize = Algorithm::AesSivCmac256.key_bytes();
 
 /// Bytes of the nonces that the kernels take: one block.
 const NONCE_BYTES: usize = 16;
+
+const _: () = assert!(LANES_MAX <= WINDOW_JOBS);

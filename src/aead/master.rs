@@ -21,18 +21,33 @@ impl MasterKey {
     /// Takes the raw bytes of a key for AEAD 15 (32 bytes) or AEAD 30 (16 bytes), the two kinds
     /// that chrony's `ntskeys` file can hold too.
     pub fn new(id: u32, algorithm: Algorithm, bytes: &[u8]) -> Result<Self, MasterKeyError> {
-        if algorithm == Algorithm::AesSivCmac512 {
-            return Err(MasterKeyError::Algorithm(algorithm));
-        }
-        if bytes.len() != algorithm.key_bytes() {
-            return Err(MasterKeyError::KeyBytes {
-                algorithm,
-                expected: algorithm.key_bytes(),
-                found: bytes.len(),
-            });
-        }
+        check(algorithm, bytes)?;
         let siv = bytes.try_into().ok().map(SivConstants::new).map(Box::new);
-        Ok(Self { id, algorithm, bytes: Zeroizing::new(bytes.to_vec()), siv })
+        // Room for the longer kind, so that `replace` need not grow it.
+        let mut place = Zeroizing::new(Vec::with_capacity(KEY_BYTES_MAX));
+        place.extend_from_slice(bytes);
+        Ok(Self { id, algorithm, bytes: place, siv })
+    }
+
+    /// Becomes another key in the same place, and wipes the old one: for a thread that must not
+    /// allocate. Allocates only when a key of AEAD 15 follows one of AEAD 30, which no rotation
+    /// does.
+    pub fn replace(
+        &mut self,
+        id: u32,
+        algorithm: Algorithm,
+        bytes: &[u8],
+    ) -> Result<(), MasterKeyError> {
+        check(algorithm, bytes)?;
+        (self.id, self.algorithm) = (id, algorithm);
+        self.bytes.zeroize();
+        self.bytes.extend_from_slice(bytes);
+        match (bytes.try_into().map(SivConstants::new), &mut self.siv) {
+            (Ok(constants), Some(place)) => **place = constants,
+            (Ok(constants), None) => self.siv = Some(Box::new(constants)),
+            (Err(_), _) => self.siv = None,
+        }
+        Ok(())
     }
 
     /// The number that cookies carry.
@@ -54,6 +69,20 @@ impl MasterKey {
     pub(super) fn siv(&self) -> Option<&SivConstants> {
         self.siv.as_deref()
     }
+}
+
+/// Bytes of a key for AEAD 15, the longer kind.
+const KEY_BYTES_MAX: usize = Algorithm::AesSivCmac256.key_bytes();
+
+fn check(algorithm: Algorithm, bytes: &[u8]) -> Result<(), MasterKeyError> {
+    if algorithm == Algorithm::AesSivCmac512 {
+        return Err(MasterKeyError::Algorithm(algorithm));
+    }
+    let (expected, found) = (algorithm.key_bytes(), bytes.len());
+    if found != expected {
+        return Err(MasterKeyError::KeyBytes { algorithm, expected, found });
+    }
+    Ok(())
 }
 
 impl ZeroizeOnDrop for MasterKey {}

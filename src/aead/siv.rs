@@ -33,6 +33,10 @@
 //! - **Side chains:** E(0), CMAC(0) and CMAC(nonce) depend on each other but not on the
 //!   associated data, so they ride beside its first three blocks, sharing the loads of the round
 //!   keys. A reply's plaintext rides beside the rest of the associated data until D is due.
+//! - **The compiler keeps the order** of AES rounds (`Lanes::in_order`): it would undo the trick
+//!   above.
+//! - **Four blocks at a time**, transposed in registers, where each lane has its own keys: four
+//!   loads for 16 blocks instead of 16, while round keys fill the load unit.
 //! - **One shape a group.** With equal lengths every tail, pad and counter is the same for all
 //!   lanes: no masks, no per-lane control tables. Shapes that occur once take the narrow path.
 //! - **Tails:** the last 16 bytes of a message are loaded and shifted within the lane, so nothing
@@ -44,11 +48,12 @@ mod blocks;
 
 use zeroize::Zeroize;
 
-use super::arch::{BLOCK_BYTES, LANES_MAX, Lanes, Read, SPARE_BYTES, Sinks, Sources, Task};
+use super::arch::{BLOCK_BYTES, LANES_MAX, Lanes, Read, SPARE_BYTES, Sinks, Sources};
 use super::master::SivConstants;
 use blocks::{
-    Constants, LaneKeys, OneVector, ROUND_KEYS, RoundKeys, SharedKeys, VECTORS_MAX, double,
-    encrypt, encrypt_pair, expand, load, pad_of, shift_down, shift_up, top_bytes, xor,
+    Constants, Keys, LaneKeys, OneSchedule, Schedule, SharedKey, VECTORS_MAX, double, encrypt,
+    encrypt_two, expand, expand_both, load, load_four, pad_of, shift_down, shift_up, top_bytes,
+    xor,
 };
 
 /// Least bytes of associated data that the kernels take: three full blocks and something more, for
@@ -63,8 +68,8 @@ pub(super) type Tags = [[u8; BLOCK_BYTES]; LANES_MAX];
 
 /// Key schedules of a group, reused from group to group; wiped by the owner.
 pub(super) struct Scratch<V> {
-    mac: [V; ROUND_KEYS * VECTORS_MAX],
-    ctr: [V; ROUND_KEYS * VECTORS_MAX],
+    mac: [Schedule<V>; VECTORS_MAX],
+    ctr: [Schedule<V>; VECTORS_MAX],
 }
 
 /// What lanes without a message write: lane 0's plaintext among it.
@@ -73,7 +78,7 @@ pub(super) type Spare = [u8; SPARE_BYTES];
 impl<V: Lanes> Scratch<V> {
     pub(super) fn new(token: V::Token) -> Self {
         let zero = V::splat(token, &[0; BLOCK_BYTES]);
-        Self { mac: [zero; _], ctr: [zero; _] }
+        Self { mac: [[zero; _]; _], ctr: [[zero; _]; _] }
     }
 }
 
@@ -84,125 +89,152 @@ impl<V: Zeroize> Zeroize for Scratch<V> {
     }
 }
 
-/// Opens cookies: decrypts `sealed` into `plain`; `tags` take what the tags should have been.
-pub(super) struct Open<'a, const N: usize> {
-    pub(super) master: &'a SivConstants,
-    pub(super) nonces: &'a Sources<'a>,
-    pub(super) sealed: &'a Sources<'a>,
-    pub(super) plain: &'a mut Sinks<'a>,
-    pub(super) plain_bytes: usize,
-    pub(super) tags: &'a mut Sinks<'a>,
+/// A group of messages of one shape, a lane each.
+pub(super) trait Group {
+    /// Answers them; messages that are opened or verified leave in `tags` what their tags should
+    /// be. `N` registers hold the lanes.
+    fn run<V: Lanes, const N: usize>(
+        &mut self,
+        token: V::Token,
+        scratch: &mut Scratch<V>,
+        tags: &mut Sinks<'_>,
+    );
 }
 
-impl<V: Lanes, const N: usize> Task<V> for Open<'_, N> {
+/// Opens cookies: decrypts `sealed` into `plain`.
+pub(super) struct Open<'g> {
+    pub(super) master: &'g SivConstants,
+    pub(super) nonces: Sources<'g>,
+    pub(super) sealed: Sources<'g>,
+    pub(super) plain: Sinks<'g>,
+    pub(super) plain_bytes: usize,
+}
+
+impl Group for Open<'_> {
     #[inline(always)]
-    fn run(self, token: V::Token) {
+    fn run<V: Lanes, const N: usize>(
+        &mut self,
+        token: V::Token,
+        _: &mut Scratch<V>,
+        tags: &mut Sinks<'_>,
+    ) {
         let constants = Constants::new(token);
-        let ctr = SharedKeys::new(token, &self.master.ctr_round_keys);
+        let ctr = SharedKey(token, &self.master.ctr_round_keys);
         for vector in 0..N {
             let tag = self.sealed.block(token, vector, 0);
             let crypt = Crypt { vector, bytes: self.plain_bytes, offset: 0 };
-            let source = Some((self.sealed, BLOCK_BYTES));
-            crypt.run(token, &constants, &ctr, tag, source, self.plain);
+            let source = Some((&self.sealed, BLOCK_BYTES));
+            crypt.run(token, &constants, &ctr, tag, source, &mut self.plain);
         }
-        let mac = Master::<V, N>::new(token, &constants, self.master, self.nonces);
-        let tags = mac.tags(token, &constants, self.plain, self.plain_bytes);
-        store_tags(self.tags, tags);
+        let mac = Master::<V, N>::new(token, self.master, &self.nonces);
+        store_tags(tags, mac.tags(token, &constants, &self.plain, self.plain_bytes));
     }
 }
 
 /// Makes cookies: encrypts `plain` into `sealed`.
-pub(super) struct Make<'a, const N: usize> {
-    pub(super) master: &'a SivConstants,
-    pub(super) nonces: &'a Sources<'a>,
-    pub(super) plain: &'a Sources<'a>,
+pub(super) struct Make<'g> {
+    pub(super) master: &'g SivConstants,
+    pub(super) nonces: Sources<'g>,
+    pub(super) plain: Sources<'g>,
     pub(super) plain_bytes: usize,
-    pub(super) sealed: &'a mut Sinks<'a>,
+    pub(super) sealed: Sinks<'g>,
 }
 
-impl<V: Lanes, const N: usize> Task<V> for Make<'_, N> {
+impl Group for Make<'_> {
     #[inline(always)]
-    fn run(self, token: V::Token) {
+    fn run<V: Lanes, const N: usize>(
+        &mut self,
+        token: V::Token,
+        _: &mut Scratch<V>,
+        _: &mut Sinks<'_>,
+    ) {
         let constants = Constants::new(token);
-        let mac = Master::<V, N>::new(token, &constants, self.master, self.nonces);
-        let tags = mac.tags(token, &constants, self.plain, self.plain_bytes);
-        let ctr = SharedKeys::new(token, &self.master.ctr_round_keys);
+        let mac = Master::<V, N>::new(token, self.master, &self.nonces);
+        let tags = mac.tags(token, &constants, &self.plain, self.plain_bytes);
+        let ctr = SharedKey(token, &self.master.ctr_round_keys);
+        store_tags(&mut self.sealed, tags);
         for vector in 0..N {
-            self.sealed.store(vector, 0, tags[vector]);
             let crypt = Crypt { vector, bytes: self.plain_bytes, offset: BLOCK_BYTES };
-            let source = Some((self.plain, 0));
-            crypt.run(token, &constants, &ctr, tags[vector], source, self.sealed);
+            let source = Some((&self.plain, 0));
+            crypt.run(token, &constants, &ctr, tags[vector], source, &mut self.sealed);
         }
     }
 }
 
-/// Verifies requests with empty plaintext: `tags` take what their tags should have been.
-pub(super) struct Verify<'a, V, const N: usize> {
-    pub(super) scratch: &'a mut Scratch<V>,
-    pub(super) keys: &'a Sources<'a>,
-    pub(super) nonces: &'a Sources<'a>,
-    pub(super) associated: &'a Sources<'a>,
+/// Verifies requests with empty plaintext.
+pub(super) struct Verify<'g> {
+    pub(super) keys: Sources<'g>,
+    pub(super) nonces: Sources<'g>,
+    pub(super) associated: Sources<'g>,
     pub(super) associated_bytes: usize,
-    pub(super) tags: &'a mut Sinks<'a>,
 }
 
-impl<V: Lanes, const N: usize> Task<V> for Verify<'_, V, N> {
+impl Group for Verify<'_> {
     #[inline(always)]
-    fn run(self, token: V::Token) {
+    fn run<V: Lanes, const N: usize>(
+        &mut self,
+        token: V::Token,
+        scratch: &mut Scratch<V>,
+        tags: &mut Sinks<'_>,
+    ) {
         let constants = Constants::new(token);
-        expand::<V, N>(token, self.keys, 0, &mut self.scratch.mac);
-        let keys = LaneKeys::<V, N>(&self.scratch.mac);
-        let start = Start::<V, N>::new(token, &constants, &keys, self.associated, self.nonces);
-        let (mut front, last) = split_blocks(self.associated_bytes);
-        front -= SIDE_BLOCKS;
-        let mut state = start.associated;
-        for index in 0..front {
-            let offset = (SIDE_BLOCKS + index) * BLOCK_BYTES;
-            state = absorb(token, &keys, state, self.associated, offset);
-        }
-        let delta = start.finish(token, &constants, &keys, state, self.associated, last);
+        expand::<V, N>(token, &self.keys, 0, &mut scratch.mac);
+        let keys = LaneKeys(&scratch.mac);
+        let start = Start::<V, N>::new(token, &constants, &keys, &self.associated, &self.nonces);
+        let (front, last) = split_blocks(self.associated_bytes);
+        let (done, rest) = (SIDE_BLOCKS * BLOCK_BYTES, front - SIDE_BLOCKS);
+        let state = absorb(token, &keys, start.associated, &self.associated, done, rest);
+        let delta = start.finish(token, &constants, &keys, state, &self.associated, last);
         let pad = V::splat(token, pad_of(0));
         let mut text = [pad; N];
         for vector in 0..N {
             let doubled = double(&constants, delta[vector]);
             text[vector] = doubled.xor(pad).xor(start.subkey_full[vector]);
         }
-        store_tags(self.tags, encrypt(&keys, text));
+        store_tags(tags, encrypt(&keys, text));
     }
 }
 
 /// Seals replies in place: tag first, then the text of `plain_bytes`.
-pub(super) struct Seal<'a, V, const N: usize> {
-    pub(super) scratch: &'a mut Scratch<V>,
-    pub(super) keys: &'a Sources<'a>,
-    pub(super) nonces: &'a Sources<'a>,
-    pub(super) associated: &'a Sources<'a>,
+pub(super) struct Seal<'g> {
+    pub(super) keys: Sources<'g>,
+    pub(super) nonces: Sources<'g>,
+    pub(super) associated: Sources<'g>,
     pub(super) associated_bytes: usize,
-    pub(super) text: &'a mut Sinks<'a>,
+    pub(super) text: Sinks<'g>,
     pub(super) plain_bytes: usize,
 }
 
-impl<V: Lanes, const N: usize> Task<V> for Seal<'_, V, N> {
+impl Group for Seal<'_> {
     #[inline(always)]
-    fn run(self, token: V::Token) {
+    fn run<V: Lanes, const N: usize>(
+        &mut self,
+        token: V::Token,
+        scratch: &mut Scratch<V>,
+        _: &mut Sinks<'_>,
+    ) {
         let constants = Constants::new(token);
-        expand::<V, N>(token, self.keys, 0, &mut self.scratch.mac);
-        expand::<V, N>(token, self.keys, BLOCK_BYTES, &mut self.scratch.ctr);
-        let keys = LaneKeys::<V, N>(&self.scratch.mac);
-        let tags = self.tags(token, &constants, &keys);
+        expand_both::<V, N>(token, &self.keys, &mut scratch.mac, &mut scratch.ctr);
+        let keys = LaneKeys(&scratch.mac);
+        let tags: [V; N] = self.tags(token, &constants, &keys);
+        store_tags(&mut self.text, tags);
         for vector in 0..N {
-            self.text.store(vector, 0, tags[vector]);
-            let keys = OneVector { keys: &LaneKeys::<V, N>(&self.scratch.ctr), vector };
+            let keys = OneSchedule(&scratch.ctr[vector]);
             let crypt = Crypt { vector, bytes: self.plain_bytes, offset: BLOCK_BYTES };
-            crypt.run(token, &constants, &keys, tags[vector], None, self.text);
+            crypt.run(token, &constants, &keys, tags[vector], None, &mut self.text);
         }
     }
 }
 
-impl<V: Lanes, const N: usize> Seal<'_, V, N> {
+impl Seal<'_> {
     #[inline(always)]
-    fn tags<K: RoundKeys<V>>(&self, token: V::Token, constants: &Constants<V>, keys: &K) -> [V; N] {
-        let start = Start::<V, N>::new(token, constants, keys, self.associated, self.nonces);
+    fn tags<V: Lanes, K: Keys<V>, const N: usize>(
+        &self,
+        token: V::Token,
+        constants: &Constants<V>,
+        keys: &K,
+    ) -> [V; N] {
+        let start = Start::<V, N>::new(token, constants, keys, &self.associated, &self.nonces);
         let (associated_front, last) = split_blocks(self.associated_bytes);
         let (plain_front, _) = split_blocks(self.plain_bytes);
         let mut plain = [V::splat(token, &[0; BLOCK_BYTES]); N];
@@ -210,19 +242,17 @@ impl<V: Lanes, const N: usize> Seal<'_, V, N> {
         let mut done = SIDE_BLOCKS;
         let mut plain_done = 0;
         while done < associated_front && plain_done + 1 < plain_front {
-            let blocks = load(token, self.associated, done * BLOCK_BYTES);
-            let more = load(token, self.text, (1 + plain_done) * BLOCK_BYTES);
-            (associated, plain) = encrypt_pair(keys, xor(associated, blocks), xor(plain, more));
+            let blocks = load(token, &self.associated, done * BLOCK_BYTES);
+            let more = load(token, &self.text, (1 + plain_done) * BLOCK_BYTES);
+            (associated, plain) = encrypt_two(keys, xor(associated, blocks), xor(plain, more));
             done += 1;
             plain_done += 1;
         }
-        while done < associated_front {
-            associated = absorb(token, keys, associated, self.associated, done * BLOCK_BYTES);
-            done += 1;
-        }
-        let delta = start.finish(token, constants, keys, associated, self.associated, last);
+        let (offset, rest) = (done * BLOCK_BYTES, associated_front - done);
+        let associated = absorb(token, keys, associated, &self.associated, offset, rest);
+        let delta = start.finish(token, constants, keys, associated, &self.associated, last);
         let text = Text { bytes: self.plain_bytes, offset: BLOCK_BYTES, done: plain_done };
-        text.tags(token, constants, keys, self.text, plain, delta, start.subkey_full)
+        text.tags(token, constants, keys, &self.text, plain, delta, start.subkey_full)
     }
 }
 
@@ -240,7 +270,7 @@ struct Start<V, const N: usize> {
 
 impl<V: Lanes, const N: usize> Start<V, N> {
     #[inline(always)]
-    fn new<K: RoundKeys<V>>(
+    fn new<K: Keys<V>>(
         token: V::Token,
         constants: &Constants<V>,
         keys: &K,
@@ -249,21 +279,21 @@ impl<V: Lanes, const N: usize> Start<V, N> {
     ) -> Self {
         let state = load(token, associated, 0);
         let (state, mut subkey_full) =
-            encrypt_pair(keys, state, [V::splat(token, &[0; BLOCK_BYTES]); N]);
+            encrypt_two(keys, state, [V::splat(token, &[0; BLOCK_BYTES]); N]);
         for vector in 0..N {
             subkey_full[vector] = double(constants, subkey_full[vector]);
         }
         let state = xor(state, load(token, associated, BLOCK_BYTES));
-        let (state, zero) = encrypt_pair(keys, state, subkey_full);
+        let (state, zero) = encrypt_two(keys, state, subkey_full);
         let state = xor(state, load(token, associated, 2 * BLOCK_BYTES));
         let nonce = xor(subkey_full, load(token, nonces, 0));
-        let (associated, nonce) = encrypt_pair(keys, state, nonce);
+        let (associated, nonce) = encrypt_two(keys, state, nonce);
         Self { subkey_full, zero, nonce, associated }
     }
 
     /// D after associated data and nonce; `state` has taken all blocks but the last one.
     #[inline(always)]
-    fn finish<K: RoundKeys<V>>(
+    fn finish<K: Keys<V>>(
         &self,
         token: V::Token,
         constants: &Constants<V>,
@@ -288,16 +318,16 @@ impl<V: Lanes, const N: usize> Start<V, N> {
 }
 
 /// S2V under a master key, up to the nonce.
-struct Master<V, const N: usize> {
-    keys: SharedKeys<V>,
+struct Master<'a, V: Lanes, const N: usize> {
+    keys: SharedKey<'a, V>,
     subkey_full: [V; N],
     delta: [V; N],
 }
 
-impl<V: Lanes, const N: usize> Master<V, N> {
+impl<'a, V: Lanes, const N: usize> Master<'a, V, N> {
     #[inline(always)]
-    fn new(token: V::Token, _: &Constants<V>, master: &SivConstants, nonces: &Sources<'_>) -> Self {
-        let keys = SharedKeys::new(token, &master.mac_round_keys);
+    fn new(token: V::Token, master: &'a SivConstants, nonces: &Sources<'_>) -> Self {
+        let keys = SharedKey(token, &master.mac_round_keys);
         let subkey_full = [V::splat(token, &master.subkey_full); N];
         let nonce = encrypt(&keys, xor(subkey_full, load(token, nonces, 0)));
         let delta = xor(nonce, [V::splat(token, &master.delta); N]);
@@ -329,7 +359,7 @@ struct Text {
 impl Text {
     #[inline(always)]
     #[expect(clippy::too_many_arguments, reason = "registers, not memory")]
-    fn tags<V: Lanes, K: RoundKeys<V>, R: Read, const N: usize>(
+    fn tags<V: Lanes, K: Keys<V>, R: Read, const N: usize>(
         &self,
         token: V::Token,
         constants: &Constants<V>,
@@ -340,10 +370,8 @@ impl Text {
         subkey_full: [V; N],
     ) -> [V; N] {
         let (front, last) = split_blocks(self.bytes);
-        let mut state = state;
-        for index in self.done..front - 1 {
-            state = absorb(token, keys, state, plain, self.offset + index * BLOCK_BYTES);
-        }
+        let offset = self.offset + self.done * BLOCK_BYTES;
+        let mut state = absorb(token, keys, state, plain, offset, front - 1 - self.done);
         // D straddles the last two blocks unless the last one is full.
         let head = V::splat(token, shift_up(last.bytes));
         state = xor(state, load(token, plain, self.offset + (front - 1) * BLOCK_BYTES));
@@ -372,7 +400,7 @@ struct Crypt {
 impl Crypt {
     /// Reads at an offset in `source`, or in place.
     #[inline(always)]
-    fn run<V: Lanes, K: RoundKeys<V>>(
+    fn run<V: Lanes, K: Keys<V>>(
         &self,
         token: V::Token,
         constants: &Constants<V>,
@@ -384,11 +412,11 @@ impl Crypt {
         let mut counter = tag.and(constants.counter_mask).shuffle_bytes(constants.reverse);
         let mut done = 0;
         while self.bytes - done >= 4 * BLOCK_BYTES {
-            self.mix::<V, K, 4>(token, constants, keys, &mut counter, source, sink, done);
+            self.mix_four(token, constants, keys, &mut counter, source, sink, done);
             done += 4 * BLOCK_BYTES;
         }
         while self.bytes - done >= BLOCK_BYTES {
-            self.mix::<V, K, 1>(token, constants, keys, &mut counter, source, sink, done);
+            self.mix(token, constants, keys, &mut counter, source, sink, done);
             done += BLOCK_BYTES;
         }
         if done < self.bytes {
@@ -397,10 +425,10 @@ impl Crypt {
         }
     }
 
-    /// `BLOCKS` whole blocks, `at` bytes into the text.
+    /// Four blocks, `at` bytes into the text.
     #[inline(always)]
     #[expect(clippy::too_many_arguments, reason = "registers, not memory")]
-    fn mix<V: Lanes, K: RoundKeys<V>, const BLOCKS: usize>(
+    fn mix_four<V: Lanes, K: Keys<V>>(
         &self,
         token: V::Token,
         constants: &Constants<V>,
@@ -410,24 +438,37 @@ impl Crypt {
         sink: &mut Sinks<'_>,
         at: usize,
     ) {
-        let input = source.map(|(source, offset)| source.run::<BLOCKS>(offset + at));
-        let mut output = sink.run_mut::<BLOCKS>(self.offset + at);
-        let mut mixed = keystream::<V, K, BLOCKS>(constants, keys, counter);
-        match input {
-            Some(input) => {
-                for index in 0..BLOCKS {
-                    mixed[index] = mixed[index].xor(input.block(token, self.vector, index));
-                }
+        let mut output = sink.run_mut::<4>(self.offset + at);
+        let stream = keystream::<V, K, 4>(constants, keys, counter);
+        let text = match source {
+            Some((source, offset)) => {
+                let run = source.run::<4>(offset + at);
+                [0, 1, 2, 3].map(|index| run.block(token, self.vector, index))
             }
-            None => {
-                for index in 0..BLOCKS {
-                    mixed[index] = mixed[index].xor(output.block(token, self.vector, index));
-                }
-            }
-        }
-        for index in 0..BLOCKS {
-            output.store(self.vector, index, mixed[index]);
-        }
+            None => [0, 1, 2, 3].map(|index| output.block(token, self.vector, index)),
+        };
+        output.store_blocks(self.vector, xor(stream, text));
+    }
+
+    /// One block, `at` bytes into the text.
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "registers, not memory")]
+    fn mix<V: Lanes, K: Keys<V>>(
+        &self,
+        token: V::Token,
+        constants: &Constants<V>,
+        keys: &K,
+        counter: &mut V,
+        source: Option<(&Sources<'_>, usize)>,
+        sink: &mut Sinks<'_>,
+        at: usize,
+    ) {
+        let [stream] = keystream::<V, K, 1>(constants, keys, counter);
+        let text: V = match source {
+            Some((source, offset)) => source.block(token, self.vector, offset + at),
+            None => sink.block(token, self.vector, self.offset + at),
+        };
+        sink.store(self.vector, self.offset + at, stream.xor(text));
     }
 
     /// The last `bytes` of the text, fewer than a block: rewrites the last 16 bytes, of which the
@@ -458,7 +499,7 @@ impl Crypt {
 
 /// The next `COUNT` blocks of key stream; `counter` is little-endian.
 #[inline(always)]
-fn keystream<V: Lanes, K: RoundKeys<V>, const COUNT: usize>(
+fn keystream<V: Lanes, K: Keys<V>, const COUNT: usize>(
     constants: &Constants<V>,
     keys: &K,
     counter: &mut V,
@@ -508,16 +549,29 @@ fn split_blocks(bytes: usize) -> (usize, Last) {
     (front, Last { end: bytes, bytes: bytes - front * BLOCK_BYTES })
 }
 
-/// One step of a CMAC chain.
+/// A CMAC chain over `blocks` whole blocks from `offset` on.
 #[inline(always)]
-fn absorb<V: Lanes, K: RoundKeys<V>, R: Read, const N: usize>(
+fn absorb<V: Lanes, K: Keys<V>, R: Read, const N: usize>(
     token: V::Token,
     keys: &K,
-    state: [V; N],
+    mut state: [V; N],
     messages: &R,
-    offset: usize,
+    mut offset: usize,
+    mut blocks: usize,
 ) -> [V; N] {
-    encrypt(keys, xor(state, load(token, messages, offset)))
+    while K::ARE_MANY && blocks >= 4 {
+        for block in load_four(token, messages, offset) {
+            state = encrypt(keys, xor(state, block));
+        }
+        offset += 4 * BLOCK_BYTES;
+        blocks -= 4;
+    }
+    while blocks > 0 {
+        state = encrypt(keys, xor(state, load(token, messages, offset)));
+        offset += BLOCK_BYTES;
+        blocks -= 1;
+    }
+    state
 }
 
 #[inline(always)]

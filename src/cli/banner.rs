@@ -8,9 +8,8 @@ use time::macros::format_description;
 use crate::aead::{Aead, Algorithm};
 use crate::certificate::describe::Description;
 use crate::clock::source::Source;
-use crate::config::checked::{KeSettings, Settings};
+use crate::config::checked::{KeSettings, Settings, ntp_port};
 use crate::net::PortChoice;
-use crate::process::supervisor::ntp_port;
 
 pub(super) struct Banner<'a> {
     pub(super) settings: &'a Settings,
@@ -18,6 +17,8 @@ pub(super) struct Banner<'a> {
     pub(super) chain: &'a [Description],
     /// The processor of each worker.
     pub(super) cpus: &'a [usize],
+    /// Processes of key establishment.
+    pub(super) ke_processes: usize,
 }
 
 impl Display for Banner<'_> {
@@ -46,17 +47,24 @@ impl Display for Banner<'_> {
 
 impl Banner<'_> {
     fn key_establishment(&self, out: &mut Formatter<'_>, ke: &KeSettings) -> fmt::Result {
-        writeln!(out, "  NTS-KE       tcp {}", list(&ke.listen))?;
+        let processes = match self.ke_processes {
+            1 => "1 process".to_owned(),
+            count => format!("{count} processes"),
+        };
+        writeln!(out, "  NTS-KE       tcp {}, {processes}", list(&ke.listen))?;
         let aead = Algorithm::AesSivCmac256;
         let backend = Aead::detect().backend();
         writeln!(out, "  AEAD         {} ({}), {backend} back end", aead.name(), aead.id())?;
-        writeln!(out, "  certificate  {}", ke.certificate.display())?;
+        writeln!(out, "  certificate  {}", ke.certificates[0].certificate.display())?;
         if let Some(leaf) = self.chain.first() {
             let until = leaf
                 .not_after
                 .format(format_description!("[year]-[month]-[day]"))
                 .map_err(|_| fmt::Error)?;
             writeln!(out, "               for {}, until {until}", leaf.names.join(", "))?;
+        }
+        for more in &ke.certificates[1..] {
+            writeln!(out, "               {}", more.certificate.display())?;
         }
         let keys = self.settings.state_directory.join("ntskeys");
         writeln!(out, "  master keys  {}", keys.display())
@@ -83,7 +91,7 @@ impl Banner<'_> {
         let host = self.host(ke);
         let ke_port = ke.listen[0].port();
         let port = ntp_port(&self.settings.ntp_listen);
-        let certificate = ke.certificate.display();
+        let certificate = ke.certificates[0].certificate.display();
         let query_host = match host.parse::<Ipv6Addr>() {
             Ok(address) => format!("[{address}]"),
             Err(_) => host.clone(),

@@ -3,6 +3,7 @@
 mod banner;
 pub mod cert;
 mod config;
+mod keys;
 mod query;
 mod serve;
 
@@ -40,6 +41,9 @@ enum Command {
     Query(query::QueryArguments),
     /// Make or show certificates
     Cert(cert::CertArgs),
+    /// Show, rotate, import or export the master keys of cookies
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Check a configuration file, or print one with every key
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -68,6 +72,7 @@ pub fn run() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(EXIT_FAILURE, error),
         },
+        Command::Keys(command) => keys::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Role { role } => run_role(role),
     }

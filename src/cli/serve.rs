@@ -10,25 +10,31 @@ use std::process::ExitCode;
 use clap::Args;
 use etcetera::BaseStrategy as _;
 use time::{Duration, OffsetDateTime};
-use zeroize::Zeroizing;
 
 use super::banner::Banner;
-use super::config::{self, FileError};
 use super::{EXIT_FAILURE, EXIT_USAGE, fail};
-use crate::aead::{Algorithm, NonceGenerator};
+use crate::aead::NonceGenerator;
 use crate::certificate::describe::{Description, describe};
 use crate::certificate::{MakeError, WriteError, self_signed};
 use crate::clock::source;
-use crate::config::checked::{ClockSettings, KeSettings, Settings, UnavailableCpu, WorkerSettings};
-use crate::cookie::ntskeys;
-use crate::cookie::store::{self, StoreError};
+use crate::config::checked::{
+    ClockSettings, KeSettings, KeyRotation, PairFiles, Settings, UnavailableCpu, WorkerSettings,
+};
+use crate::config::file::{self, FileError};
+use crate::ke::tls::PairError;
 use crate::limits::{
     CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, KE_CONNECTIONS_DEFAULT,
     KE_TIMEOUT_DEFAULT,
 };
 use crate::net::PortChoice;
-use crate::process::start::{KeyEstablishmentStart, ResponderStart};
-use crate::process::supervisor::{ServeError, Server, Sockets, ntp_port};
+use crate::process::certificates::Certificates;
+use crate::process::key_keeper::{KeeperError, KeyKeeper};
+use crate::process::pages::Pages;
+use crate::process::service_manager;
+use crate::process::sockets::{SocketError, Sockets};
+use crate::process::start::ResponderStart;
+use crate::process::supervisor::{ServeError, Server};
+use crate::sys::boottime::since_boot;
 use crate::sys::socket::UdpOptions;
 
 #[derive(Debug, Args)]
@@ -65,13 +71,13 @@ enum Error {
     #[error("the kernel gives no random numbers: {0}")]
     Random(getrandom::Error),
     #[error(transparent)]
-    Keys(#[from] StoreError),
-    #[error(
-        "cannot read the {what} {}: {source}; check the name, and that the user that runs \
-         timeball may read it",
-        path.display()
-    )]
-    Pem { what: &'static str, path: PathBuf, source: io::Error },
+    Keys(#[from] KeeperError),
+    #[error("cannot make the pages that processes share: {0}; allow memfd_create and mmap")]
+    Pages(io::Error),
+    #[error(transparent)]
+    Certificate(#[from] PairError),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     #[error(transparent)]
     MakeCertificate(#[from] MakeError),
     #[error(transparent)]
@@ -98,34 +104,53 @@ pub(super) fn run(arguments: &ServeArguments) -> ExitCode {
     }
 }
 
-/// In this order: settings, state directory, keys, certificate, sockets, roles. Nothing runs and
-/// nothing is printed before all of it is there.
+/// In this order: systemd's sockets, settings, state directory, keys, certificates, sockets, pages,
+/// roles. Nothing runs and nothing is printed before all of it is there.
 fn serve(arguments: &ServeArguments) -> Result<(), Error> {
+    // First of all: their numbers are theirs only until something else is opened.
+    let activated = service_manager::activated().map_err(SocketError::Activation)?;
     let settings = match &arguments.config {
-        Some(file) => config::read(file)?,
+        Some(file) => file::read(file)?,
         None => embedded(&arguments.listen)?,
     };
     make_state_directory(&settings.state_directory)?;
     let mut random = NonceGenerator::new().map_err(Error::Random)?;
-    let ring =
-        store::load_or_create(&settings.state_directory, Algorithm::AesSivCmac256, &mut random)?;
-    let keys = ntskeys::emit(&ring, 0.0);
-    let key_establishment = match &settings.ke {
-        Some(ke) => Some(key_establishment(ke, &settings, keys.clone())?),
-        None => None,
-    };
-    let chain = key_establishment
-        .as_ref()
-        .and_then(|start| describe(start.certificate_pem.as_bytes()).ok())
-        .unwrap_or_default();
-    let ke_listen = settings.ke.as_ref().map_or(&[][..], |ke| &ke.listen);
-    let cpus = settings.workers.place(&available_cpus())?;
-    let sockets = Sockets::open(&settings.ntp_listen, &settings.udp, cpus.len(), ke_listen)?;
-    warn_of_capped_buffers(&sockets, &settings.udp);
+    let key_random = NonceGenerator::new().map_err(Error::Random)?;
+    let keys =
+        KeyKeeper::open(&settings.state_directory, settings.rotation, key_random, since_boot())?;
+    let ke = settings.ke.as_ref();
+    let certificates = ke.map(|ke| Certificates::read(&ke.certificates)).transpose()?;
+    let available = available_cpus();
+    let cpus = settings.workers.place(&available)?;
+    let ke_listen = ke.map_or(&[][..], |ke| &ke.listen);
+    let udp = &settings.udp;
+    let sockets = Sockets::open(&settings.ntp_listen, udp, cpus.len(), ke_listen, activated)?;
+    warn_of_capped_buffers(&sockets, udp);
+    if !udp.busy_poll.is_zero() && !sockets.are_polled() {
+        eprintln!(
+            "timeball: warning: the kernel polls no interface for us (SO_PREFER_BUSY_POLL needs \
+             CAP_NET_ADMIN); workers poll their sockets alone, which helps little; grant the \
+             capability, or set ntp.busy_poll_microseconds = 0"
+        );
+    }
     steer(&sockets, &mut random);
-    let banner = Banner { settings: &settings, chain: &chain, cpus: &cpus }.to_string();
-    let responder = ResponderStart { cpus, port: settings.port, clock: settings.clock, keys };
-    let server = Server { sockets, responder, key_establishment };
+    let ke_processes = ke.map_or(0, |ke| ke.processes(available.len()));
+    let first =
+        certificates.as_ref().and_then(|certificates| certificates.texts().into_iter().next());
+    let chain =
+        first.and_then(|pair| describe(pair.certificate_pem.as_bytes()).ok()).unwrap_or_default();
+    let banner =
+        Banner { settings: &settings, chain: &chain, cpus: &cpus, ke_processes }.to_string();
+    let pages = Pages::create(keys, cpus.len(), ke_processes).map_err(Error::Pages)?;
+    let responder = ResponderStart {
+        cpus,
+        port: settings.port,
+        busy_poll: settings.udp.busy_poll,
+        clock: settings.clock,
+    };
+    let configuration = arguments.config.clone();
+    let server =
+        Server { settings, configuration, sockets, pages, responder, certificates, ke_processes };
     server.run(|| print!("{banner}"))?;
     Ok(())
 }
@@ -166,31 +191,6 @@ fn steer(sockets: &Sockets, random: &mut NonceGenerator) {
     }
 }
 
-fn key_establishment(
-    ke: &KeSettings,
-    settings: &Settings,
-    keys: Zeroizing<String>,
-) -> Result<KeyEstablishmentStart, Error> {
-    let read = |what, path: &Path| {
-        fs::read_to_string(path).map_err(|source| Error::Pem {
-            what,
-            path: path.to_owned(),
-            source,
-        })
-    };
-    Ok(KeyEstablishmentStart {
-        keys,
-        certificate_pem: read("certificate", &ke.certificate)?,
-        certificate_file: ke.certificate.display().to_string(),
-        key_pem: Zeroizing::new(read("key", &ke.key)?),
-        key_file: ke.key.display().to_string(),
-        ntp_port: ntp_port(&settings.ntp_listen),
-        ntp_server: ke.ntp_server.as_ref().map(ToString::to_string),
-        timeout_seconds: ke.timeout.as_secs_f64(),
-        connections_max: ke.connections_max,
-    })
-}
-
 /// Private to its owner: it holds the master keys.
 fn make_state_directory(path: &Path) -> Result<(), Error> {
     fs::DirBuilder::new()
@@ -202,8 +202,7 @@ fn make_state_directory(path: &Path) -> Result<(), Error> {
 
 /// The settings without a configuration file: no privilege and no file is needed.
 fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
-    let strategy = etcetera::choose_base_strategy().map_err(|_| Error::NoHome)?;
-    let state_directory = strategy.state_dir().ok_or(Error::NoHome)?.join("timeball");
+    let state_directory = home_state_directory().ok_or(Error::NoHome)?;
     make_state_directory(&state_directory)?;
     let addresses = embedded_addresses(listen);
     let with_port = |port| addresses.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
@@ -217,13 +216,19 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
         clock: ClockSettings::of(source::suggest().map_err(Error::Clock)?),
         ke: Some(KeSettings {
             listen: with_port(EMBEDDED_KE_PORT),
-            certificate,
-            key,
+            certificates: vec![PairFiles { certificate, key }],
+            processes: None,
             ntp_server: None,
             timeout: KE_TIMEOUT_DEFAULT,
             connections_max: KE_CONNECTIONS_DEFAULT,
         }),
+        rotation: KeyRotation::default(),
     })
+}
+
+/// The state directory without a configuration file.
+pub(super) fn home_state_directory() -> Option<PathBuf> {
+    Some(etcetera::choose_base_strategy().ok()?.state_dir()?.join("timeball"))
 }
 
 /// The loopback addresses and those asked for. All addresses of a family take its others in.

@@ -9,13 +9,15 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::cpus;
-use super::raw::{self, ConfigError, Raw};
+use super::raw::{self, ConfigError, Profile, Raw};
 use crate::clock::source::Source;
 use crate::ke::negotiate::NtpServer;
 use crate::limits::{
-    KE_CONNECTIONS_DEFAULT, KE_CONNECTIONS_MAX, KE_TIMEOUT_DEFAULT, KE_TIMEOUT_SECONDS,
-    KERNEL_STRATUM_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT, NTS_KE_PORT, SOCKET_BUFFER_BYTES,
-    SOCKETS_PER_WORKER, WORKERS_MAX,
+    BUSY_POLL_APPLIANCE, BUSY_POLL_MICROSECONDS, CERTIFICATE_PAIRS_MAX, KE_CONNECTIONS_DEFAULT,
+    KE_CONNECTIONS_MAX, KE_PROCESSES_DEFAULT_MAX, KE_PROCESSES_MAX, KE_TIMEOUT_DEFAULT,
+    KE_TIMEOUT_SECONDS, KERNEL_STRATUM_DEFAULT, KEY_ROTATION, KEY_ROTATION_DEFAULT,
+    LOCAL_STRATUM_DEFAULT, NTP_PORT, NTS_KE_PORT, SOCKET_BUFFER_BYTES, SOCKETS_PER_WORKER,
+    WORKERS_MAX,
 };
 use crate::net::PortChoice;
 use crate::sys::socket::UdpOptions;
@@ -37,6 +39,23 @@ pub struct Settings {
     pub clock: ClockSettings,
     /// Key establishment; without it the server answers plain NTP only.
     pub ke: Option<KeSettings>,
+    /// When master keys are replaced.
+    pub rotation: KeyRotation,
+}
+
+/// Who makes new master keys, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyRotation {
+    /// We do, this often.
+    Every(Duration),
+    /// Another program does, and replaces the key file.
+    External,
+}
+
+impl Default for KeyRotation {
+    fn default() -> Self {
+        Self::Every(KEY_ROTATION_DEFAULT)
+    }
 }
 
 /// The worker threads.
@@ -97,16 +116,38 @@ impl ClockSettings {
 pub struct KeSettings {
     /// TCP addresses, at least one.
     pub listen: Vec<SocketAddr>,
-    /// Certificate chain, PEM.
-    pub certificate: PathBuf,
-    /// Private key, PEM.
-    pub key: PathBuf,
+    /// Certificates with their keys, at least one; the first is for clients that ask for no name
+    /// or an unknown one.
+    pub certificates: Vec<PairFiles>,
+    /// How many processes; by default as many as processors, up to a limit.
+    pub processes: Option<usize>,
     /// Server that clients are sent to (RFC 8915 section 4.1.7).
     pub ntp_server: Option<NtpServer>,
     /// From accept to close.
     pub timeout: Duration,
-    /// Connections open at one time.
+    /// Connections open at one time, of all processes together.
     pub connections_max: usize,
+}
+
+impl KeSettings {
+    /// The processes to start on a host with `cpus` processors.
+    pub fn processes(&self, cpus: usize) -> usize {
+        self.processes.unwrap_or(cpus.clamp(1, KE_PROCESSES_DEFAULT_MAX))
+    }
+}
+
+/// Where a certificate and its key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairFiles {
+    /// Certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+}
+
+/// The port that key establishment names: that of the first NTP address.
+pub fn ntp_port(ntp: &[SocketAddr]) -> u16 {
+    ntp.first().map_or(NTP_PORT, SocketAddr::port)
 }
 
 /// Reads and checks a configuration text.
@@ -129,15 +170,39 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
     Ok(Settings {
         state_directory: raw.state_directory.clone().unwrap_or_else(|| "/var/lib/timeball".into()),
         ntp_listen,
-        udp: udp(text, &raw.ntp)?,
+        udp: udp(text, &raw.ntp, raw.profile.unwrap_or_default())?,
         workers: workers(text, &raw.ntp)?,
         port: raw.ntp.port.unwrap_or_default(),
         clock: clock(text, &raw.clock)?,
         ke: ke(text, &raw.ke)?,
+        rotation: rotation(text, &raw.keys)?,
     })
 }
 
-fn udp(text: &str, raw: &raw::RawNtp) -> Result<UdpOptions, ConfigError> {
+fn rotation(text: &str, raw: &raw::RawKeys) -> Result<KeyRotation, ConfigError> {
+    let Some(every) = &raw.rotate_every else {
+        return Ok(match raw.rotate {
+            Some(raw::Rotate::External) => KeyRotation::External,
+            _ => KeyRotation::default(),
+        });
+    };
+    let interval = match every.get_ref() {
+        raw::Interval::Seconds(seconds) => Some(Duration::from_secs(*seconds)),
+        raw::Interval::Text(interval) => humantime::parse_duration(interval).ok(),
+    };
+    let interval =
+        interval.filter(|interval| KEY_ROTATION.contains(interval)).ok_or_else(|| {
+            let what =
+                "rotate_every must be a time from \"1 hour\" to \"366 days\", or its seconds";
+            ConfigError::at(text, every, what.to_owned())
+        })?;
+    Ok(match raw.rotate {
+        Some(raw::Rotate::External) => KeyRotation::External,
+        _ => KeyRotation::Every(interval),
+    })
+}
+
+fn udp(text: &str, raw: &raw::RawNtp, profile: Profile) -> Result<UdpOptions, ConfigError> {
     if let Some(name) = &raw.bind_device
         && !is_interface_name(name.get_ref())
     {
@@ -153,10 +218,31 @@ fn udp(text: &str, raw: &raw::RawNtp) -> Result<UdpOptions, ConfigError> {
             },
         )
     };
+    let can_poll = raw.port != Some(PortChoice::Uring);
+    if let Some(place) = &raw.busy_poll_microseconds
+        && *place.get_ref() != 0
+        && !can_poll
+    {
+        let what = "busy_poll_microseconds needs port = \"mmsg\" or \"auto\"";
+        return Err(ConfigError::at(text, place, what.to_owned()));
+    }
+    let busy_poll = match profile {
+        Profile::Appliance if can_poll => BUSY_POLL_APPLIANCE.as_micros() as u32,
+        _ => 0,
+    };
     let (buffers, default) = (SOCKET_BUFFER_BYTES, UdpOptions::default());
     let (receive, send) = (default.receive_buffer_bytes, default.send_buffer_bytes);
     Ok(UdpOptions {
         bind_device: raw.bind_device.as_ref().map(|name| name.get_ref().clone()),
+        busy_poll: Duration::from_micros(
+            number(
+                &raw.busy_poll_microseconds,
+                BUSY_POLL_MICROSECONDS,
+                "busy_poll_microseconds",
+                busy_poll,
+            )?
+            .into(),
+        ),
         dscp: number(&raw.dscp, 0..=63, "dscp", default.dscp.into())? as u8,
         receive_buffer_bytes: number(
             &raw.receive_buffer_bytes,
@@ -176,12 +262,8 @@ fn is_interface_name(name: &str) -> bool {
 }
 
 fn workers(text: &str, raw: &raw::RawNtp) -> Result<WorkerSettings, ConfigError> {
-    let count = raw.workers.as_ref().map(|count| {
-        usize::try_from(*count.get_ref())
-            .ok()
-            .filter(|count| (1..=WORKERS_MAX).contains(count))
-            .ok_or_else(|| ConfigError::at(text, count, "workers must be 1 to 256".to_owned()))
-    });
+    let count = raw.workers.as_ref();
+    let count = count.map(|count| in_range(text, count, WORKERS_MAX, "workers"));
     let cpus = raw.cpus.as_ref().map(|list| {
         cpus::parse(list.get_ref()).ok_or_else(|| {
             let what = "cpus must be a list of processors such as \"2-7,10\", each named once";
@@ -203,26 +285,22 @@ fn clock(text: &str, raw: &raw::RawClock) -> Result<ClockSettings, ConfigError> 
 }
 
 fn ke(text: &str, raw: &raw::RawKe) -> Result<Option<KeSettings>, ConfigError> {
-    let (certificate, key) = match (&raw.certificate, &raw.key) {
-        (Some(certificate), Some(key)) => (certificate.get_ref(), key.get_ref()),
-        (None, None) => return Ok(None),
-        (Some(alone), None) => {
-            let what = "certificate needs its key: add key = \"FILE\"".to_owned();
-            return Err(ConfigError::at(text, alone, what));
-        }
-        (None, Some(alone)) => {
-            let what = "key needs its certificate: add certificate = \"FILE\"".to_owned();
-            return Err(ConfigError::at(text, alone, what));
-        }
-    };
+    let certificates = certificates(text, raw)?;
+    if certificates.is_empty() {
+        return Ok(None);
+    }
     let listen = match &raw.listen {
         Some(list) => addresses(text, list, NTS_KE_PORT)?,
         None => wildcards(NTS_KE_PORT),
     };
+    let processes = raw.processes.as_ref();
+    let connections_max = raw.connections_max.as_ref();
     Ok(Some(KeSettings {
         listen,
-        certificate: certificate.clone(),
-        key: key.clone(),
+        certificates,
+        processes: processes
+            .map(|count| in_range(text, count, KE_PROCESSES_MAX, "processes"))
+            .transpose()?,
         ntp_server: raw.ntp_server.as_ref().map(|name| ntp_server(text, name)).transpose()?,
         timeout: raw.timeout_seconds.as_ref().map_or(Ok(KE_TIMEOUT_DEFAULT), |seconds| {
             if KE_TIMEOUT_SECONDS.contains(seconds.get_ref()) {
@@ -231,18 +309,52 @@ fn ke(text: &str, raw: &raw::RawKe) -> Result<Option<KeSettings>, ConfigError> {
                 Err(ConfigError::at(text, seconds, "timeout_seconds must be 0.1 to 60".to_owned()))
             }
         })?,
-        connections_max: raw.connections_max.as_ref().map_or(
-            Ok(KE_CONNECTIONS_DEFAULT),
-            |max| {
-                usize::try_from(*max.get_ref())
-                    .ok()
-                    .filter(|max| (1..=KE_CONNECTIONS_MAX).contains(max))
-                    .ok_or_else(|| {
-                        ConfigError::at(text, max, "connections_max must be 1 to 65536".to_owned())
-                    })
-            },
-        )?,
+        connections_max: connections_max.map_or(Ok(KE_CONNECTIONS_DEFAULT), |max| {
+            in_range(text, max, KE_CONNECTIONS_MAX, "connections_max")
+        })?,
     }))
+}
+
+/// The pair of `certificate` and `key`, then those of `certificates`.
+fn certificates(text: &str, raw: &raw::RawKe) -> Result<Vec<PairFiles>, ConfigError> {
+    let mut pairs = Vec::new();
+    match (&raw.certificate, &raw.key) {
+        (Some(certificate), Some(key)) => pairs.push(PairFiles {
+            certificate: certificate.get_ref().clone(),
+            key: key.get_ref().clone(),
+        }),
+        (None, None) => {}
+        (Some(alone), None) => {
+            let what = "certificate needs its key: add key = \"FILE\"".to_owned();
+            return Err(ConfigError::at(text, alone, what));
+        }
+        (None, Some(alone)) => {
+            let what = "key needs its certificate: add certificate = \"FILE\"".to_owned();
+            return Err(ConfigError::at(text, alone, what));
+        }
+    }
+    if let Some(list) = &raw.certificates {
+        pairs.extend(list.get_ref().iter().map(|pair| PairFiles {
+            certificate: pair.certificate.clone(),
+            key: pair.key.clone(),
+        }));
+        if pairs.len() > CERTIFICATE_PAIRS_MAX {
+            let what = format!("there can be {CERTIFICATE_PAIRS_MAX} certificates at the most");
+            return Err(ConfigError::at(text, list, what));
+        }
+    }
+    Ok(pairs)
+}
+
+/// A count from 1 to `max`.
+fn in_range(
+    text: &str,
+    count: &Spanned<i64>,
+    max: usize,
+    name: &str,
+) -> Result<usize, ConfigError> {
+    let found = usize::try_from(*count.get_ref()).ok().filter(|count| (1..=max).contains(count));
+    found.ok_or_else(|| ConfigError::at(text, count, format!("{name} must be 1 to {max}")))
 }
 
 fn ntp_server(text: &str, name: &Spanned<String>) -> Result<NtpServer, ConfigError> {
@@ -319,6 +431,18 @@ mod tests {
         assert_eq!(ke.ntp_server.map(|name| name.to_string()).as_deref(), Some("time.example.org"));
         assert_eq!(ke.timeout, KE_TIMEOUT_DEFAULT);
         assert_eq!(ke.connections_max, KE_CONNECTIONS_DEFAULT);
+        assert_eq!((ke.certificates.len(), ke.processes), (2, Some(2)));
+    }
+
+    #[test]
+    fn an_appliance_polls_where_it_can() {
+        let busy_poll = |text: &str| parse(text).expect("good").udp.busy_poll;
+        assert_eq!(busy_poll(""), Duration::ZERO);
+        assert_eq!(busy_poll("profile = \"appliance\""), BUSY_POLL_APPLIANCE);
+        let uring = "profile = \"appliance\"\n[ntp]\nport = \"uring\"";
+        assert_eq!(busy_poll(uring), Duration::ZERO);
+        let off = "profile = \"appliance\"\n[ntp]\nbusy_poll_microseconds = 0";
+        assert_eq!(busy_poll(off), Duration::ZERO);
     }
 
     #[test]
@@ -336,6 +460,11 @@ mod tests {
         assert!(message("[ntp]\nlisten = [\"[::1]:1\", \"127.0.0.1:2\"]").contains("same port"));
         assert_eq!(message("[ntp]\nworkers = 0"), "line 2: workers must be 1 to 256");
         assert!(message("[ntp]\ncpus = \"1,1\"").contains("each named once"));
+        assert!(message("[keys]\nrotate_every = \"1 min\"").starts_with("line 2: rotate_every"));
+        assert!(message("[keys]\nrotate_every = 3599").contains("from \"1 hour\""));
+        assert!(message("[keys]\nrotate_every = \"soon\"").contains("from \"1 hour\""));
+        assert!(message("[keys]\nrotate_every = []").contains("expected a time such as"));
+        assert!(message("[keys]\nrotate = \"never\"").starts_with("line 2: "));
         for name in ["", "a/b", "two words", "sixteen-letters-"] {
             let text = format!("[ntp]\nbind_device = \"{name}\"");
             assert!(message(&text).starts_with("line 2: bind_device must be"), "{name}");
@@ -346,13 +475,36 @@ mod tests {
         assert_eq!(message(buffer), "line 2: send_buffer_bytes must be 4096 to 536870912");
         assert_eq!(message("[clock]\nstratum = 16"), "line 2: stratum must be 1 to 15");
         assert!(message("[clock]\nsource = \"gps\"").starts_with("line 2: "));
+        let polling = "[ntp]\nport = \"uring\"\nbusy_poll_microseconds = 50";
+        assert!(message(polling).starts_with("line 3: busy_poll_microseconds needs port = "));
+        let long = "[ntp]\nbusy_poll_microseconds = 1001";
+        assert_eq!(message(long), "line 2: busy_poll_microseconds must be 0 to 1000");
         assert!(message("[ke]\nkey = \"a\"").contains("certificate"));
         assert!(message("[ke]\ncertificate = \"a\"").contains("add key"));
+        assert!(
+            message("[ke]\nprocesses = 0\n[[ke.certificates]]\ncertificate = \"a\"\nkey = \"b\"")
+                .starts_with("line 2: processes must be 1 to 64")
+        );
+        let alone = "[[ke.certificates]]\ncertificate = \"a\"";
+        assert!(message(alone).starts_with("line 1: missing field `key`"), "{}", message(alone));
+        let more = "[[ke.certificates]]\ncertificate = \"a\"\nkey = \"b\"\nname = \"c\"";
+        assert!(message(more).contains("line 4: unknown field `name`"), "{}", message(more));
         assert!(message("[ke\n").starts_with("line 1: "));
         let server = "[ke]\ncertificate = \"a\"\nkey = \"b\"\nntp_server = \"fe80::1%lo\"";
         assert!(message(server).starts_with("line 4: \"fe80::1%lo\" is neither"));
         let timeout = "[ke]\ncertificate = \"a\"\nkey = \"b\"\ntimeout_seconds = 0.0";
         assert_eq!(message(timeout), "line 4: timeout_seconds must be 0.1 to 60");
+    }
+
+    #[test]
+    fn rotation_is_a_time_or_somebody_elses_business() {
+        let rotation = |text: &str| parse(text).expect(text).rotation;
+        let every = |seconds| KeyRotation::Every(Duration::from_secs(seconds));
+        assert_eq!(rotation(""), every(7 * 86_400));
+        assert_eq!(rotation("[keys]\nrotate_every = \"36h\""), every(36 * 3600));
+        assert_eq!(rotation("[keys]\nrotate_every = 3600"), every(3600));
+        assert_eq!(rotation("[keys]\nrotate = \"self\"\nrotate_every = \"1 day\""), every(86_400));
+        assert_eq!(rotation("[keys]\nrotate = \"external\""), KeyRotation::External);
     }
 
     #[test]

@@ -31,6 +31,16 @@ pub const KEYS: &[Key] = &[
         ],
     },
     Key {
+        section: "",
+        name: "profile",
+        sample: "\"shared\"",
+        is_default: true,
+        help: &[
+            "What the machine is for. \"shared\": other programs too. \"appliance\": time alone;",
+            "workers then poll their interface's queue (ntp.busy_poll_microseconds).",
+        ],
+    },
+    Key {
         section: "ntp",
         name: "listen",
         sample: "[\"0.0.0.0:123\", \"[::]:123\"]",
@@ -77,6 +87,17 @@ pub const KEYS: &[Key] = &[
             "Answer NTP only where it comes in by this interface; what this host sends to itself",
             "comes in by \"lo\". Default: all interfaces. Key establishment is not bound. When the",
             "interface is removed and made again, timeball has to be started again.",
+        ],
+    },
+    Key {
+        section: "ntp",
+        name: "busy_poll_microseconds",
+        sample: "0",
+        is_default: false,
+        help: &[
+            "How long a worker without requests polls its interface's queue before it sleeps, 0 to",
+            "1000. For processors that do nothing else; needs CAP_NET_ADMIN, port mmsg and an",
+            "interface set up for it (tuning/README.md). Default 0, in profile \"appliance\" 50.",
         ],
     },
     Key {
@@ -156,6 +177,26 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         section: "ke",
+        name: "certificates",
+        sample: "[{ certificate = \"/etc/timeball/2.pem\", key = \"/etc/timeball/2-key.pem\" }]",
+        is_default: false,
+        help: &[
+            "Further certificates with their keys, chosen by the name that a client asks for; who",
+            "asks for another name, or none, is shown the first of all.",
+        ],
+    },
+    Key {
+        section: "ke",
+        name: "processes",
+        sample: "2",
+        is_default: false,
+        help: &[
+            "Processes that do key establishment, 1 to 64. Default: one for each processor that",
+            "this process may run on, at most 8.",
+        ],
+    },
+    Key {
+        section: "ke",
         name: "ntp_server",
         sample: "\"time.example.org\"",
         is_default: false,
@@ -177,8 +218,29 @@ pub const KEYS: &[Key] = &[
         sample: "2048",
         is_default: true,
         help: &[
-            "Connections open at one time, 1 to 65536. Beyond it the oldest, which most likely is",
-            "idle, makes room for the newest.",
+            "Connections open at one time, of all processes together, 1 to 65536; each process has",
+            "an equal share. Beyond it the oldest, which most likely is idle, makes room for the",
+            "newest.",
+        ],
+    },
+    Key {
+        section: "keys",
+        name: "rotate",
+        sample: "\"self\"",
+        is_default: true,
+        help: &[
+            "Who makes new master keys. \"self\": timeball. \"external\": another program replaces",
+            "ntskeys in the state directory; it is looked at every second and never written.",
+        ],
+    },
+    Key {
+        section: "keys",
+        name: "rotate_every",
+        sample: "\"7 days\"",
+        is_default: true,
+        help: &[
+            "How often a new master key is made, \"1 hour\" to \"366 days\", or seconds. A cookie",
+            "lives for two to three of these; a client that sleeps longer has to fetch new ones.",
         ],
     },
 ];

@@ -3,5 +3,6 @@
 
 pub mod checked;
 pub mod cpus;
+pub mod file;
 pub mod keys;
 pub mod raw;

@@ -15,9 +15,11 @@ use crate::net::PortChoice;
 #[serde(default)]
 pub struct Raw {
     pub(super) state_directory: Option<PathBuf>,
+    pub(super) profile: Option<Profile>,
     pub(super) ntp: RawNtp,
     pub(super) clock: RawClock,
     pub(super) ke: RawKe,
+    pub(super) keys: RawKeys,
 }
 
 /// Section `ntp`.
@@ -29,9 +31,19 @@ pub(super) struct RawNtp {
     pub(super) cpus: Option<Spanned<String>>,
     pub(super) port: Option<PortChoice>,
     pub(super) bind_device: Option<Spanned<String>>,
+    pub(super) busy_poll_microseconds: Option<Spanned<i64>>,
     pub(super) dscp: Option<Spanned<i64>>,
     pub(super) receive_buffer_bytes: Option<Spanned<i64>>,
     pub(super) send_buffer_bytes: Option<Spanned<i64>>,
+}
+
+/// What the machine is for: it sets the defaults of other keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Profile {
+    #[default]
+    Shared,
+    Appliance,
 }
 
 /// Section `clock`.
@@ -49,9 +61,44 @@ pub(super) struct RawKe {
     pub(super) listen: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) certificate: Option<Spanned<PathBuf>>,
     pub(super) key: Option<Spanned<PathBuf>>,
+    pub(super) certificates: Option<Spanned<Vec<RawPair>>>,
+    pub(super) processes: Option<Spanned<i64>>,
     pub(super) ntp_server: Option<Spanned<String>>,
     pub(super) timeout_seconds: Option<Spanned<f64>>,
     pub(super) connections_max: Option<Spanned<i64>>,
+}
+
+/// One of several certificates.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPair {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+/// Section `keys`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawKeys {
+    pub(super) rotate: Option<Rotate>,
+    pub(super) rotate_every: Option<Spanned<Interval>>,
+}
+
+/// Who makes new master keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Rotate {
+    #[serde(rename = "self")]
+    Own,
+    External,
+}
+
+/// A time in seconds, or a text with a unit.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a time such as \"7 days\" or seconds")]
+pub(super) enum Interval {
+    Seconds(u64),
+    Text(String),
 }
 
 /// What is wrong with a configuration text, and in which line.

@@ -7,4 +7,5 @@
 pub mod format;
 pub mod ntskeys;
 pub mod ring;
+pub mod rotation;
 pub mod store;

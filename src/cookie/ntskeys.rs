@@ -132,6 +132,25 @@ pub fn emit(ring: &KeyRing, age_seconds: f64) -> Zeroizing<String> {
     text
 }
 
+/// Writes the older text, for chrony before 4.4. `None` if the keys are not all of one algorithm:
+/// that text names one for all.
+pub fn emit_old(ring: &KeyRing, age_seconds: f64) -> Option<Zeroizing<String>> {
+    let algorithm = ring.current().algorithm();
+    if ring.keys().iter().any(|key| key.algorithm() != algorithm) {
+        return None;
+    }
+    let mut text = Zeroizing::new(String::with_capacity(512));
+    let mut put = |arguments: std::fmt::Arguments<'_>| {
+        text.write_fmt(arguments).expect("writing to a string cannot fail");
+    };
+    put(format_args!("NKS0\n{} {age_seconds:.1}\n", algorithm.id()));
+    for key in ring.keys() {
+        let bytes = Zeroizing::new(base16ct::upper::encode_string(key.expose_bytes()));
+        put(format_args!("{:08X} {}\n", key.id(), *bytes));
+    }
+    Some(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +180,9 @@ mod tests {
         );
         let read = parse(&old).expect("well-formed");
         assert_eq!(read.age_seconds, 10.0);
+        assert_eq!(emit_old(&read.ring, read.age_seconds).as_deref(), Some(&old));
+        let mixed = parse(&text()).expect("well-formed").ring;
+        assert!(emit_old(&mixed, 0.0).is_none());
         assert_eq!(read.ring.current().algorithm(), Algorithm::AesSivCmac256);
     }
 

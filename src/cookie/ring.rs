@@ -39,16 +39,18 @@ impl KeyRing {
 
     /// Four new keys of `algorithm` from `fill`, which must be a cryptographic source.
     pub fn generate(algorithm: Algorithm, mut fill: impl FnMut(&mut [u8])) -> Self {
-        let keys = std::array::from_fn(|slot| {
-            let mut id = [0; 4];
-            fill(&mut id);
-            let id = u32::from_be_bytes(id) & !(RING_KEYS as u32 - 1) | slot as u32;
-            let mut bytes = zeroize::Zeroizing::new([0; 64]);
-            let bytes = &mut bytes[..algorithm.key_bytes()];
-            fill(bytes);
-            MasterKey::new(id, algorithm, bytes).expect("the length is the algorithm's own")
-        });
+        let keys = std::array::from_fn(|slot| generate(slot as u32, algorithm, &mut fill));
         Self { keys }
+    }
+
+    /// The next key becomes current, and a new one from `fill`, which must be a cryptographic
+    /// source, becomes next in the slot of the oldest, which is gone. The new key's algorithm is
+    /// that of the one before it: some clients refuse cookies of another length.
+    pub fn rotate(&mut self, fill: impl FnMut(&mut [u8])) {
+        let next = &self.keys[RING_KEYS - 1];
+        let new = generate(next.id().wrapping_add(1), next.algorithm(), fill);
+        self.keys.rotate_left(1);
+        self.keys[RING_KEYS - 1] = new;
     }
 
     /// The key with this identifier, whatever its age.
@@ -65,6 +67,23 @@ impl KeyRing {
     pub fn keys(&self) -> &[MasterKey; RING_KEYS] {
         &self.keys
     }
+
+    /// The keys' places. Who writes them keeps the order of their identifiers.
+    pub(crate) fn keys_mut(&mut self) -> &mut [MasterKey; RING_KEYS] {
+        &mut self.keys
+    }
+}
+
+/// A new key for the slot that the last two bits of `slot` name.
+fn generate(slot: u32, algorithm: Algorithm, mut fill: impl FnMut(&mut [u8])) -> MasterKey {
+    let slots = RING_KEYS as u32 - 1;
+    let mut id = [0; 4];
+    fill(&mut id);
+    let id = u32::from_be_bytes(id) & !slots | slot & slots;
+    let mut bytes = zeroize::Zeroizing::new([0; 64]);
+    let bytes = &mut bytes[..algorithm.key_bytes()];
+    fill(bytes);
+    MasterKey::new(id, algorithm, bytes).expect("the length is the algorithm's own")
 }
 
 #[cfg(test)]
@@ -103,5 +122,27 @@ mod tests {
             assert_eq!(ring.find(key.id()).map(MasterKey::id), Some(key.id()));
         }
         assert!(ring.find(ring.current().id() ^ 4).is_none());
+    }
+
+    #[test]
+    fn a_rotation_moves_every_key_one_place_and_forgets_the_oldest() {
+        let mut random = crate::aead::NonceGenerator::from_seed(&[5; 32]);
+        for algorithm in [Algorithm::AesSivCmac256, Algorithm::Aes128GcmSiv] {
+            let mut ring = KeyRing::generate(algorithm, |bytes| random.fill(bytes));
+            for _ in 0..9 {
+                let before: Vec<(u32, Vec<u8>)> = ring.keys().iter().map(parts).collect();
+                ring.rotate(|bytes| random.fill(bytes));
+                let after: Vec<(u32, Vec<u8>)> = ring.keys().iter().map(parts).collect();
+                assert_eq!(before[1..], after[..3]);
+                assert_eq!(ring.current().id(), before[3].0, "the next one is current now");
+                assert_eq!(after[3].0 & 3, before[0].0 & 3, "the slot of the oldest");
+                assert!(before.iter().all(|(_, bytes)| *bytes != after[3].1));
+                assert_eq!(ring.keys()[3].algorithm(), algorithm);
+            }
+        }
+    }
+
+    fn parts(key: &MasterKey) -> (u32, Vec<u8>) {
+        (key.id(), key.expose_bytes().to_vec())
     }
 }

@@ -22,6 +22,22 @@ impl Counters {
         }
     }
 
+    /// Names of all counters, in the order of [`Counters::values`].
+    pub const NAMES: [&'static str; Outcome::ALL.len() + 1] = {
+        let mut names = ["cookies_issued"; Outcome::ALL.len() + 1];
+        let mut place = 0;
+        while place < Outcome::ALL.len() {
+            names[place] = Outcome::ALL[place].name();
+            place += 1;
+        }
+        names
+    };
+
+    /// The totals.
+    pub fn values(&self) -> impl Iterator<Item = u64> {
+        self.outcomes.iter().copied().chain([self.cookies_issued])
+    }
+
     /// How often this outcome came about.
     pub fn outcome(&self, outcome: Outcome) -> u64 {
         self.outcomes[outcome as usize]

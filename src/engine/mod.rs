@@ -6,7 +6,8 @@
 //! 2. `unlock`: find the master keys and open all cookies together.
 //! 3. `verify`: check all authenticators together.
 //! 4. `renew`: make all fresh cookies together, in place.
-//! 5. `stamp`: read the clock as late as possible and write the headers.
+//! 5. `stamp`: read the clock as late as possible and write the headers, with the time at which
+//!    each reply will leave.
 //! 6. `seal`: encrypt and authenticate all replies together.
 //!
 //! Time, keys and randomness are arguments. A reply is written over its request and is never
@@ -16,6 +17,7 @@
 
 pub mod batch;
 pub mod counters;
+mod departure;
 pub mod outcome;
 mod parse;
 mod renew;
@@ -31,8 +33,10 @@ use crate::clock::Clock;
 use crate::cookie::format::ClientKeys;
 use crate::cookie::ring::KeyRing;
 use crate::limits::BATCH_DATAGRAMS;
+use crate::wire::timestamp::NtpTimestamp;
 use batch::{Datagram, Lanes, Verdict, Verdicts};
 use counters::Counters;
+use departure::Departures;
 use parse::Parsed;
 use renew::Renewed;
 use unlock::Unlocked;
@@ -43,6 +47,7 @@ use verify::Verified;
 pub struct Engine {
     crypto: Crypto,
     stages: Box<Stages>,
+    departures: Departures,
     counters: Counters,
 }
 
@@ -71,6 +76,7 @@ impl Engine {
                 client_keys: Box::new([const { ClientKeys::empty() }; BATCH_DATAGRAMS]),
             },
             stages: Box::default(),
+            departures: Departures::default(),
             counters: Counters::default(),
         }
     }
@@ -98,7 +104,7 @@ impl Engine {
     ) -> Verdicts {
         let (batch, _) = batch.split_at_mut(batch.len().min(BATCH_DATAGRAMS));
         let mut verdicts: Verdicts = batch.iter().map(|_| Verdict::default()).collect();
-        let Self { crypto, stages, counters } = self;
+        let Self { crypto, stages, departures, counters } = self;
         let Stages { parsed, unlocked, verified, renewed } = &mut **stages;
 
         parse::parse(batch, &mut verdicts, parsed);
@@ -109,13 +115,19 @@ impl Engine {
         observer.done(Stage::Verify);
         renew::renew(verified, batch, keys, nonces, crypto, &mut verdicts, renewed);
         observer.done(Stage::Renew);
-        stamp::stamp(batch, clock, &verdicts);
+        stamp::stamp(batch, clock, &verdicts, departures);
         observer.done(Stage::Stamp);
         seal::seal(renewed, batch, crypto);
         observer.done(Stage::Seal);
 
         counters.count(&verdicts, renewed);
         verdicts
+    }
+
+    /// To be told when the replies of the last batch were handed to the kernel, from `started`
+    /// until `ended`: the transmit timestamps of later ones say when they will leave.
+    pub fn sent(&mut self, started: NtpTimestamp, ended: NtpTimestamp) {
+        self.departures.sent(started, ended);
     }
 
     /// What became of all datagrams so far.

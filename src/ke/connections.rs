@@ -110,6 +110,16 @@ impl Connections {
         front(&mut self.lingering, &self.places).or_else(|| front(&mut self.active, &self.places))
     }
 
+    /// Lets no connection have time beyond `deadline`. Those that come later have at least as much,
+    /// so the oldest stays the first whose time is up.
+    pub(super) fn hasten(&mut self, deadline: Instant) {
+        for connection in self.places.iter_mut().flatten() {
+            if let State::Active(session) = &mut connection.state {
+                session.hasten(deadline);
+            }
+        }
+    }
+
     /// A connection whose time was up at `now`.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<usize> {
         let fronts = self.fronts();
@@ -186,6 +196,23 @@ mod tests {
         connections.remove(2);
         assert!(connections.is_empty());
         assert_eq!(connections.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_shorter_time_holds_for_those_that_are_there_too() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut connections = Connections::new(3);
+        for seconds in [2, 60] {
+            connections.insert(stream(), session(at(seconds)));
+        }
+        connections.hasten(at(5));
+        connections.insert(stream(), session(at(6)));
+        for (now, place) in [(2, 0), (5, 1), (6, 2)] {
+            assert_eq!(connections.overdue(at(now - 1)), None);
+            assert_eq!(connections.overdue(at(now)), Some(place));
+            connections.remove(place);
+        }
     }
 
     #[test]

@@ -76,6 +76,82 @@ impl Counters {
         } += 1;
     }
 
+    /// Names of all counters, in the order of [`Counters::values`].
+    pub const NAMES: [&'static str; 21] = [
+        "accepted",
+        "served",
+        "served_siv_256",
+        "served_siv_512",
+        "served_gcm_siv",
+        "served_gcm_siv_legacy",
+        "no_protocol",
+        "no_algorithm",
+        "unrecognized_critical",
+        "bad_request",
+        "oversize",
+        "incomplete",
+        "timeout_request",
+        "internal",
+        "timeout_handshake",
+        "abandoned",
+        "tls",
+        "no_alpn",
+        "broken",
+        "shed",
+        "accept_failed",
+    ];
+
+    /// The totals.
+    pub fn values(&self) -> [u64; Self::NAMES.len()] {
+        // Every field by its name: a new one cannot be forgotten here.
+        let Self {
+            accepted,
+            served,
+            served_siv_256,
+            served_siv_512,
+            served_gcm_siv,
+            served_gcm_siv_legacy,
+            no_protocol,
+            no_algorithm,
+            unrecognized_critical,
+            bad_request,
+            oversize,
+            incomplete,
+            timeout_request,
+            internal,
+            timeout_handshake,
+            abandoned,
+            tls,
+            no_alpn,
+            broken,
+            shed,
+            accept_failed,
+        } = *self;
+        [
+            accepted,
+            served,
+            served_siv_256,
+            served_siv_512,
+            served_gcm_siv,
+            served_gcm_siv_legacy,
+            no_protocol,
+            no_algorithm,
+            unrecognized_critical,
+            bad_request,
+            oversize,
+            incomplete,
+            timeout_request,
+            internal,
+            timeout_handshake,
+            abandoned,
+            tls,
+            no_alpn,
+            broken,
+            shed,
+            accept_failed,
+        ]
+    }
+
     /// A copy, for whoever publishes it.
     pub fn snapshot(&self) -> Self {
         *self

@@ -20,11 +20,11 @@ use rustls::ServerConfig;
 use super::connections::{Connection, Connections, State};
 use super::cookies::CookieSource;
 use super::counters::Counters;
-use super::negotiate::Policy;
+use super::negotiate::{NtpServer, Policy};
 use super::session::{Outcome, Services, Session};
 use crate::limits::{
-    KE_ACCEPT_PAUSE, KE_ACCEPTS_PER_TURN, KE_CONNECTIONS_DEFAULT, KE_EVENTS, KE_INPUT_BYTES_MAX,
-    KE_LINGER, KE_READ_BYTES, KE_TIMEOUT_DEFAULT,
+    KE_ACCEPT_PAUSE, KE_ACCEPTS_PER_TURN, KE_BACKLOG, KE_CONNECTIONS_DEFAULT, KE_EVENTS,
+    KE_INPUT_BYTES_MAX, KE_LINGER, KE_READ_BYTES, KE_TIMEOUT_DEFAULT,
 };
 
 /// How to serve.
@@ -63,7 +63,7 @@ pub struct Server<C> {
     buffer: Box<[u8]>,
 }
 
-/// Stops a server from another thread or from a signal's.
+/// Stops or wakes a server from another thread.
 #[derive(Clone, Debug)]
 pub struct Stopper {
     is_stopped: Arc<AtomicBool>,
@@ -127,8 +127,7 @@ impl<C: CookieSource> Server<C> {
         self.wait(patience)?;
         let now = Instant::now();
         if self.stopper.is_stopped.load(Ordering::Acquire) {
-            // Closing them refuses what is still in their queues, so that clients go elsewhere.
-            self.listeners.clear();
+            self.accept_rest(now);
         }
         self.accept(now);
         while let Some(place) = self.ready.pop() {
@@ -147,6 +146,14 @@ impl<C: CookieSource> Server<C> {
     /// The cookie source, to give it new keys.
     pub fn cookies(&mut self) -> &mut C {
         &mut self.cookies
+    }
+
+    /// Lets these servers and this timeout hold from now on. Connections that would have had longer
+    /// have the new time from now.
+    pub fn adopt(&mut self, ntp_servers: Vec<NtpServer>, timeout: Duration) {
+        self.options.policy.ntp_servers = ntp_servers;
+        self.options.timeout = timeout;
+        self.connections.hasten(Instant::now() + timeout);
     }
 
     /// A handle to stop the server with.
@@ -205,6 +212,18 @@ impl<C: CookieSource> Server<C> {
             }
         }
         self.listeners = listeners;
+    }
+
+    /// Accepts what waits, and then no more: closing a listener refuses what is still in its queue
+    /// and all that comes later, so that clients go elsewhere.
+    fn accept_rest(&mut self, now: Instant) {
+        self.listeners.iter_mut().for_each(|listener| listener.is_ready = true);
+        for _ in 0..KE_BACKLOG.cast_unsigned() as usize / KE_ACCEPTS_PER_TURN {
+            if self.listeners.iter().any(|listener| listener.is_due(now)) {
+                self.accept(now);
+            }
+        }
+        self.listeners.clear();
     }
 
     fn admit(&mut self, mut stream: mio::net::TcpStream, local: Option<IpAddr>, now: Instant) {
@@ -328,6 +347,14 @@ impl Stopper {
     /// The system's, when the server cannot be woken; it stops at its next turn then.
     pub fn stop(&self) -> io::Result<()> {
         self.is_stopped.store(true, Ordering::Release);
+        self.waker.wake()
+    }
+
+    /// Ends the wait of the server's turn.
+    ///
+    /// # Errors
+    /// The system's, when the server cannot be woken.
+    pub fn wake(&self) -> io::Result<()> {
         self.waker.wake()
     }
 }

@@ -154,6 +154,11 @@ impl Session {
         self.deadline
     }
 
+    /// Moves the deadline to an earlier moment; a later one changes nothing.
+    pub fn hasten(&mut self, deadline: Instant) {
+        self.deadline = self.deadline.min(deadline);
+    }
+
     /// How it ended, once it has; what is left to do then is to send the output and close.
     pub fn outcome(&self) -> Option<Outcome> {
         self.outcome

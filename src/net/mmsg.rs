@@ -1,12 +1,14 @@
 //! The mmsg port: the kernel's sockets through `recvmmsg` and `sendmmsg`.
 //!
 //! The port to read first, and the one that works everywhere. One batch comes from one socket;
-//! the sockets take turns. When none has a datagram the port waits in `poll` until one has, until
-//! the next sweep is due, or until it is woken to stop.
+//! the sockets take turns. When none has a datagram the port asks on for a while, if it is told to,
+//! and then waits in `poll` until one has, until the next sweep is due, or until it is woken to
+//! stop.
 
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,6 +29,8 @@ pub struct MmsgPort {
     drop_counts: DropCounts,
     /// Readable when the worker shall stop.
     wake: OwnedFd,
+    /// How long it asks on before it waits.
+    busy_poll: Duration,
     payloads: Box<[Payload; BATCH_DATAGRAMS]>,
     envelopes: Box<[Envelope; BATCH_DATAGRAMS]>,
     /// The socket that the batch came from; the next one is asked first for the next batch.
@@ -37,17 +41,18 @@ pub struct MmsgPort {
 
 impl MmsgPort {
     /// Serves `sockets`, as [`crate::sys::socket::open_udp`] makes them. `wake` ends a wait when
-    /// it becomes readable.
+    /// it becomes readable; there is none before `busy_poll` has passed without a datagram.
     ///
     /// # Panics
     /// If there are no sockets or more than [`SOCKETS_PER_WORKER`]: the configuration is checked
     /// for both.
-    pub fn new(sockets: Vec<UdpSocket>, wake: OwnedFd) -> Self {
+    pub fn new(sockets: Vec<UdpSocket>, wake: OwnedFd, busy_poll: Duration) -> Self {
         assert!((1..=SOCKETS_PER_WORKER).contains(&sockets.len()));
         Self {
             drop_counts: DropCounts::of(&sockets),
             sockets,
             wake,
+            busy_poll,
             payloads: Box::new([[0; DATAGRAM_BYTES]; BATCH_DATAGRAMS]),
             envelopes: Box::new([Envelope::EMPTY; BATCH_DATAGRAMS]),
             turn: 0,
@@ -75,6 +80,18 @@ impl MmsgPort {
         0
     }
 
+    /// Asks each socket, over and over, until one has a datagram or the time is over.
+    fn poll_busily(&mut self) -> usize {
+        let mut received = self.try_recv();
+        if received == 0 && !self.busy_poll.is_zero() {
+            let start = Instant::now();
+            while received == 0 && start.elapsed() < self.busy_poll {
+                received = self.try_recv();
+            }
+        }
+        received
+    }
+
     fn wait(&self) {
         let mut interests: ArrayVec<PollFd<'_>, { SOCKETS_PER_WORKER + 1 }> = self
             .sockets
@@ -93,7 +110,7 @@ impl MmsgPort {
 
 impl Port for MmsgPort {
     fn recv(&mut self) -> usize {
-        self.received = self.try_recv();
+        self.received = self.poll_busily();
         if self.received == 0 {
             self.wait();
             self.received = self.try_recv();

@@ -66,3 +66,36 @@ pub struct PortCounters {
     /// Replies dropped because the socket's send buffer stayed full.
     pub send_buffer_full: u64,
 }
+
+impl PortCounters {
+    /// Names of all counters, in the order of [`PortCounters::values`].
+    pub const NAMES: [&'static str; 6] = [
+        "receive_timestamps_missing",
+        "receive_errors",
+        "receive_drops",
+        "buffers_exhausted",
+        "send_errors",
+        "send_buffer_full",
+    ];
+
+    /// The totals.
+    pub fn values(self) -> [u64; Self::NAMES.len()] {
+        // Every field by its name: a new one cannot be forgotten here.
+        let Self {
+            receive_timestamps_missing,
+            receive_errors,
+            receive_drops,
+            buffers_exhausted,
+            send_errors,
+            send_buffer_full,
+        } = self;
+        [
+            receive_timestamps_missing,
+            receive_errors,
+            receive_drops,
+            buffers_exhausted,
+            send_errors,
+            send_buffer_full,
+        ]
+    }
+}

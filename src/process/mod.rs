@@ -1,25 +1,35 @@
 //! One binary, one process per role.
 //!
-//! - [`supervisor`] holds configuration, sockets before they are handed over, and master keys;
-//!   never bytes from the network.
+//! - [`supervisor`] holds configuration, sockets before they are handed over, and master keys,
+//!   which [`key_keeper`] keeps; never bytes from the network.
 //! - [`responder`] holds UDP sockets, master keys and the clock (read only); never TLS or files.
 //! - [`key_establishment`] holds TLS listeners, the certificate's key and master keys; never UDP
 //!   sockets or the clock.
 //!
 //! A role is the same program started anew with `role NAME`: it shares no memory with its parent,
-//! and what it may have is what it is handed ([`start`]).
+//! and what it may have is what it is handed ([`handover`]), [`pages`] among it.
 
+pub mod certificates;
+pub mod channel;
+pub mod handover;
 pub mod key_establishment;
+pub mod key_keeper;
+pub mod pages;
+mod reload;
 pub mod responder;
 pub mod role;
+pub mod service_manager;
 mod signals;
+pub mod sockets;
 pub mod start;
+mod supervised;
 pub mod supervisor;
 
 use std::process::ExitCode;
 
+use handover::Inherited;
 use role::Role;
-use start::{Inherited, RoleError};
+use start::{Report, RoleError};
 
 /// Runs a role in this process, which the supervisor started for it. An error goes to the
 /// supervisor, which says it to the user.
@@ -31,15 +41,15 @@ pub fn run_role(role: Role) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let Inherited { start, sockets, report } = inherited;
+    let Inherited { start, descriptors, link } = inherited;
     let result: Result<(), RoleError> = match role {
-        Role::Responder => responder::run(start, sockets, &report),
-        Role::KeyEstablishment => key_establishment::run(start, sockets, &report),
+        Role::Responder => responder::run(start, descriptors, &link),
+        Role::KeyEstablishment => key_establishment::run(start, descriptors, &link),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report.failed(&error);
+            link.report(&Report::Failed(error.to_string()));
             ExitCode::FAILURE
         }
     }

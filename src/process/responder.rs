@@ -3,82 +3,139 @@
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
-use zeroize::Zeroizing;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Signal, getpid, kill_process};
 
+use super::channel::Link;
+use super::handover::{Descriptors, Purpose, StartMessage};
+use super::pages::{ResponderPages, attach_stats};
 use super::signals::stop_on_signals;
-use super::start::{Report, ResponderStart, RoleError, StartMessage};
+use super::start::{Order, Report, ResponderStart, RoleError};
 use crate::aead::{Aead, NonceGenerator, self_test};
 use crate::clock::source::HostClock;
 use crate::config::checked::ClockSettings;
-use crate::cookie::ntskeys;
 use crate::engine::Engine;
+use crate::limits::WORKER_HANGS_AFTER;
 use crate::net::PortChoice;
 use crate::net::mmsg::MmsgPort;
 use crate::net::uring::UringPort;
-use crate::net::worker::Worker;
+use crate::net::worker::{Pulse, Worker};
+use crate::page::key::SharedRing;
 
 /// Serves until SIGTERM. In this order:
 ///
 /// 1. signals are caught,
 /// 2. each worker starts on its processor, reads the keys, lets the cryptography prove itself and
 ///    looks at the clock,
-/// 3. the supervisor is told when all of them are ready, and the loops run.
-pub fn run(start: StartMessage, sockets: Vec<OwnedFd>, report: &Report) -> Result<(), RoleError> {
+/// 3. the supervisor is told when all of them are ready, and the loops run; this thread answers
+///    the supervisor.
+pub fn run(
+    start: StartMessage,
+    mut descriptors: Descriptors,
+    link: &Link,
+) -> Result<(), RoleError> {
     let start: ResponderStart = start.decode()?;
+    let mut pages = ResponderPages::take(descriptors.take(Purpose::Page), start.cpus.len())?;
     let stop = Arc::new(AtomicBool::new(false));
     let wake =
         stop_on_signals(&stop).map_err(|error| RoleError::new("cannot catch signals", error))?;
 
+    let sockets = descriptors.take(Purpose::NtpSocket);
     let sockets_per_worker = sockets.len() / start.cpus.len().max(1);
     let mut sockets = sockets.into_iter().map(UdpSocket::from);
-    let keys = Arc::new(start.keys);
     let (ready, readiness) = channel();
+    let pulses: Vec<Arc<Pulse>> = start.cpus.iter().map(|_| Arc::default()).collect();
     let mut workers = Vec::new();
-    for &cpu in &start.cpus {
+    let stats = std::mem::take(&mut pages.workers);
+    for ((&cpu, pulse), stats) in start.cpus.iter().zip(&pulses).zip(stats) {
         let wake =
             wake.try_clone().map_err(|error| RoleError::new("a worker cannot be woken", error))?;
         let duty = Duty {
             cpu,
             port: start.port,
+            busy_poll: start.busy_poll,
             sockets: sockets.by_ref().take(sockets_per_worker).collect(),
             wake,
             clock: start.clock,
-            keys: Arc::clone(&keys),
+            keys: pages.ring()?,
+            stats,
             stop: Arc::clone(&stop),
+            pulse: Arc::clone(pulse),
         };
         workers.push(spawn(duty, ready.clone())?);
     }
     for result in readiness.iter().take(workers.len()) {
         result?;
     }
-    report.ready();
+    link.report(&Report::Ready);
+    obey(link, &wake, &stop, &pulses);
     for worker in workers {
-        // It ends when it is told to stop: one that panics ends the process.
+        // One that panics takes the process down by itself.
         let _ = worker.join();
     }
     Ok(())
+}
+
+/// Answers the supervisor until a signal comes. The supervisor's end is like a signal.
+fn obey(link: &Link, wake: &OwnedFd, stop: &AtomicBool, pulses: &[Arc<Pulse>]) {
+    let now = Instant::now();
+    let mut seen: Vec<(u64, Instant)> = pulses.iter().map(|pulse| (pulse.turns(), now)).collect();
+    while !stop.load(Ordering::Relaxed) {
+        let mut interests = [PollFd::new(link, PollFlags::IN), PollFd::new(wake, PollFlags::IN)];
+        let is_waiting = poll(&mut interests, None);
+        if is_waiting.is_err() || interests[0].revents().is_empty() {
+            continue;
+        }
+        match link.next_order() {
+            Ok(Some(Order::Ping)) if are_turning(pulses, &mut seen, Instant::now()) => {
+                link.report(&Report::Pong);
+            }
+            // A worker hangs: no answer says so.
+            Ok(Some(Order::Ping | Order::Adopt(_))) => {}
+            Ok(None) | Err(_) => {
+                let _ = kill_process(getpid(), Signal::TERM);
+                return;
+            }
+        }
+    }
+}
+
+/// Whether every worker has turned lately. `seen` are their turns when they were last seen to grow.
+fn are_turning(pulses: &[Arc<Pulse>], seen: &mut [(u64, Instant)], now: Instant) -> bool {
+    for (pulse, (turns, since)) in pulses.iter().zip(&mut *seen) {
+        let turned = pulse.turns();
+        if turned != *turns {
+            (*turns, *since) = (turned, now);
+        }
+    }
+    seen.iter().all(|(_, since)| now - *since < WORKER_HANGS_AFTER)
 }
 
 /// What one worker is given.
 struct Duty {
     cpu: usize,
     port: PortChoice,
+    busy_poll: Duration,
     sockets: Vec<UdpSocket>,
     wake: OwnedFd,
     clock: ClockSettings,
-    keys: Arc<Zeroizing<String>>,
+    keys: SharedRing,
+    /// The worker's page of counters.
+    stats: OwnedFd,
     stop: Arc<AtomicBool>,
+    pulse: Arc<Pulse>,
 }
 
 /// Starts a worker, which says once through `ready` whether it can serve.
 fn spawn(duty: Duty, ready: Sender<Result<(), RoleError>>) -> Result<JoinHandle<()>, RoleError> {
     let work = move || {
-        let _whole = WholeOrNothing;
+        let _guard = AbortOnPanic;
         // Before anything is allocated, so that a worker's memory is near its processor.
         let is_pinned = core_affinity::set_for_current(CoreId { id: duty.cpu });
         let served = if is_pinned {
@@ -97,11 +154,11 @@ fn spawn(duty: Duty, ready: Sender<Result<(), RoleError>>) -> Result<JoinHandle<
         .map_err(|error| RoleError::new("a worker cannot be started", error))
 }
 
-/// Ends the process when its thread panics (release builds abort in any case). Half a responder
-/// would leave the clients of the dead worker without an answer; the supervisor starts a whole one.
-struct WholeOrNothing;
+/// Half a responder would leave the clients of a dead worker without an answer; the supervisor
+/// starts a whole one.
+struct AbortOnPanic;
 
-impl Drop for WholeOrNothing {
+impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
             std::process::abort();
@@ -111,36 +168,35 @@ impl Drop for WholeOrNothing {
 
 /// Prepares a worker, says that it is ready, and runs its loop.
 fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleError> {
-    let mut worker = prepare(&duty)?;
-    let Duty { sockets, wake, stop, port, .. } = duty;
+    let Duty { sockets, wake, stop, port, busy_poll, clock, keys, stats, pulse, .. } = duty;
+    let mut worker = prepare(clock, keys, &stats)?;
     // The one place where ports differ: the loop is made for each.
     match port {
         PortChoice::Auto | PortChoice::Mmsg => {
-            let mut port = MmsgPort::new(sockets, wake);
+            let mut port = MmsgPort::new(sockets, wake, busy_poll);
             let _ = ready.send(Ok(()));
-            worker.run(&mut port, &stop);
+            worker.run(&mut port, &stop, &pulse);
         }
         PortChoice::Uring => {
             let mut port = UringPort::new(sockets, wake).map_err(|unavailable| {
                 RoleError(format!("{unavailable}; or set ntp.port = \"mmsg\""))
             })?;
             let _ = ready.send(Ok(()));
-            worker.run(&mut port, &stop);
+            worker.run(&mut port, &stop, &pulse);
         }
     }
     Ok(())
 }
 
-fn prepare(duty: &Duty) -> Result<Worker, RoleError> {
-    let keys = ntskeys::parse(&duty.keys)
-        .map_err(|error| RoleError::new("the master keys were not handed over", error))?;
+fn prepare(clock: ClockSettings, keys: SharedRing, stats: &OwnedFd) -> Result<Worker, RoleError> {
+    let stats = attach_stats(stats)?;
     let mut aead = Aead::detect();
     self_test(&mut aead).map_err(|error| RoleError::new("refusing to start", error))?;
     let nonces = NonceGenerator::new()
         .map_err(|error| RoleError::new("the kernel gives no random numbers", error))?;
-    let clock = HostClock::new(duty.clock.source, duty.clock.stratum)
+    let clock = HostClock::new(clock.source, clock.stratum)
         .map_err(|error| RoleError::new("cannot read the clock (adjtimex)", error))?;
-    Ok(Worker::new(Engine::new(aead), clock, keys.ring, nonces))
+    Ok(Worker::new(Engine::new(aead), clock, keys, nonces, stats))
 }
 
 #[cfg(test)]
@@ -157,7 +213,7 @@ mod tests {
     fn a_panicking_worker_takes_the_process_down() {
         if std::env::var_os(IS_VICTIM).is_some() {
             let worker = thread::spawn(|| {
-                let _whole = WholeOrNothing;
+                let _guard = AbortOnPanic;
                 panic!("as the test wants it");
             });
             // An error now would be a responder that lives without its worker.

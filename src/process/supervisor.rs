@@ -1,75 +1,37 @@
-//! The supervisor: holds what the roles need, starts them, and starts them again.
+//! The supervisor: holds what the roles need, starts them, starts them again, and hands them what
+//! a reload brings.
+//!
+//! One loop: wait, signals, reports, deaths, what is due. Nothing in it waits for a role, so one
+//! that starts slowly or hangs keeps nobody from being supervised.
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::io;
+use std::path::PathBuf;
 use std::process::Child;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
+use super::certificates::{Certificates, Change};
+use super::channel::Channel;
+use super::handover::{self, Purpose};
+use super::pages::Pages;
+use super::reload::{ReloadError, Reread};
 use super::role::Role;
-use super::start::{self, KeyEstablishmentStart, ResponderStart, RoleError};
-use crate::limits::{
-    NTP_PORT, ROLE_RESTART_DELAY_FIRST, ROLE_RESTART_DELAY_MAX, ROLE_STABLE_AFTER, ROLE_STOP_WAIT,
+use super::service_manager::ServiceManager;
+use super::signals::Signals;
+use super::sockets::Sockets;
+use super::start::{
+    KeyEstablishmentStart, KeyEstablishmentTerms, Order, ResponderStart, RoleError,
 };
-use crate::sys::socket::{BufferCap, UdpOptions};
-use crate::sys::{socket, steering};
+use super::supervised::{Event, Supervised};
+use crate::config::checked::{KeSettings, Settings, ntp_port};
+use crate::config::file;
+use crate::limits::{CERTIFICATE_LOOK_INTERVAL, ROLE_STOP_WAIT};
+use crate::sys::boottime::since_boot;
 
-/// Why a server cannot start: each sentence says what to do.
+/// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// An address is taken.
-    #[error(
-        "{protocol} {address} is in use by another program; stop that one (`ss -lnp` names it) \
-         or choose another address"
-    )]
-    AddressInUse {
-        /// `UDP` or `TCP`.
-        protocol: &'static str,
-        /// The address.
-        address: SocketAddr,
-    },
-    /// A port below 1024 without the right to it.
-    #[error(
-        "{protocol} {address} needs a privilege; start as root, or allow it with `setcap \
-         cap_net_bind_service=ep` on the program"
-    )]
-    AddressForbidden {
-        /// `UDP` or `TCP`.
-        protocol: &'static str,
-        /// The address.
-        address: SocketAddr,
-    },
-    /// No such address, or another refusal.
-    #[error(
-        "cannot listen on {protocol} {address}: {source}; check that an interface of this host \
-         has the address"
-    )]
-    Listen {
-        /// `UDP` or `TCP`.
-        protocol: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The interface that the sockets are to be bound to.
-    #[error(
-        "cannot bind to the interface \"{name}\" of ntp.bind_device: {source}; `ip link` lists the \
-         interfaces of this host"
-    )]
-    Device {
-        /// The interface.
-        name: String,
-        /// What the system said.
-        source: io::Error,
-    },
     /// A role could not start.
     #[error("{} cannot start: {source}", role.name())]
     Role {
@@ -83,218 +45,350 @@ pub enum ServeError {
     Supervise(#[from] io::Error),
 }
 
-/// The open sockets of a server.
-#[derive(Debug)]
-pub struct Sockets {
-    /// Of each address those of all workers.
-    ntp: Vec<Vec<UdpSocket>>,
-    ke: Vec<TcpListener>,
-}
-
-impl Sockets {
-    /// Opens all sockets or none: of each NTP address one for each of `workers`.
-    pub fn open(
-        ntp: &[SocketAddr],
-        options: &UdpOptions,
-        workers: usize,
-        ke: &[SocketAddr],
-    ) -> Result<Self, ServeError> {
-        if let Some(name) = &options.bind_device {
-            socket::check_device(name)
-                .map_err(|source| ServeError::Device { name: name.clone(), source })?;
-        }
-        Ok(Self {
-            ntp: open_all("UDP", ntp, |address| socket::open_udp_group(address, workers, options))?,
-            ke: open_all("TCP", ke, socket::open_tcp_listener)?,
-        })
-    }
-
-    /// Which buffers the kernel made smaller than asked for: the same ones in all sockets.
-    pub fn buffer_caps(&self, options: &UdpOptions) -> io::Result<Vec<BufferCap>> {
-        socket::buffer_caps(&self.ntp[0][0], options)
-    }
-
-    /// Makes each client meet one worker, whatever its port. Where the kernel refuses, clients
-    /// are scattered: they are answered all the same.
-    pub fn steer(&self, multiplier: u32) -> io::Result<()> {
-        for group in self.ntp.iter().filter(|group| group.len() > 1) {
-            steering::steer_by_source_address(&group[0], group.len(), multiplier)?;
-        }
-        Ok(())
-    }
-
-    /// Duplicates for key establishment.
-    fn ke_clones(&self) -> io::Result<Vec<OwnedFd>> {
-        self.ke.iter().map(|socket| socket.as_fd().try_clone_to_owned()).collect()
-    }
-
-    /// Duplicates for the responder, worker by worker: what waits in a socket outlives the
-    /// process that served it.
-    fn ntp_clones(&self) -> io::Result<Vec<OwnedFd>> {
-        let workers = self.ntp.first().map_or(0, Vec::len);
-        let in_order = (0..workers).flat_map(|worker| self.ntp.iter().map(move |g| &g[worker]));
-        in_order.map(|socket| socket.as_fd().try_clone_to_owned()).collect()
-    }
-}
-
-fn open_all<S>(
-    protocol: &'static str,
-    addresses: &[SocketAddr],
-    open: impl Fn(SocketAddr) -> io::Result<S>,
-) -> Result<Vec<S>, ServeError> {
-    let open = |&address: &SocketAddr| {
-        open(address).map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => ServeError::AddressInUse { protocol, address },
-            io::ErrorKind::PermissionDenied => ServeError::AddressForbidden { protocol, address },
-            _ => ServeError::Listen { protocol, address, source },
-        })
-    };
-    addresses.iter().map(open).collect()
-}
-
 /// A server that is ready to start.
 pub struct Server {
+    /// The settings in force.
+    pub settings: Settings,
+    /// The file that they came from, to be read again; none without a configuration.
+    pub configuration: Option<PathBuf>,
     /// The open sockets.
     pub sockets: Sockets,
+    /// Master keys and counters, which outlive the roles.
+    pub pages: Pages,
     /// What the responder is told.
     pub responder: ResponderStart,
-    /// What key establishment is told, if there is any.
-    pub key_establishment: Option<KeyEstablishmentStart>,
+    /// The certificates in use; none without key establishment.
+    pub certificates: Option<Certificates>,
+    /// Processes of key establishment.
+    pub ke_processes: usize,
 }
 
 impl Server {
     /// Starts the roles, calls `on_ready` once all of them serve, and keeps them running until
     /// SIGTERM or SIGINT. If one cannot start, none runs.
     pub fn run(self, on_ready: impl FnOnce()) -> Result<(), ServeError> {
-        let (events, events_writer) = io::pipe()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT] {
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
-        }
-        for signal in [SIGTERM, SIGINT, SIGCHLD] {
-            signal_hook::low_level::pipe::register(signal, events_writer.try_clone()?)?;
-        }
-        let mut events = File::from(OwnedFd::from(events));
-        rustix::io::ioctl_fionbio(&events, true).map_err(io::Error::from)?;
+        Supervisor::new(self)?.run(on_ready)
+    }
 
-        let mut roles = vec![Supervised::new(Role::Responder)];
-        if self.key_establishment.is_some() {
-            roles.push(Supervised::new(Role::KeyEstablishment));
+    /// Each process by its role and its place among those of the role.
+    fn roles(&self) -> impl Iterator<Item = (Role, usize)> {
+        let processes = if self.certificates.is_some() { self.ke_processes } else { 0 };
+        let ke = (0..processes).map(|index| (Role::KeyEstablishment, index));
+        [(Role::Responder, 0)].into_iter().chain(ke)
+    }
+
+    fn spawn(&self, role: Role, index: usize) -> io::Result<(Child, Channel)> {
+        let with =
+            |purpose, descriptors: Vec<_>| descriptors.into_iter().map(move |d| (purpose, d));
+        match role {
+            Role::Responder => {
+                let sockets = with(Purpose::NtpSocket, self.sockets.ntp_clones()?);
+                let pages = with(Purpose::Page, self.pages.of_responder()?);
+                handover::spawn(role, &self.responder, pages.chain(sockets).collect())
+            }
+            Role::KeyEstablishment => {
+                let start = self.key_establishment().ok_or(io::ErrorKind::InvalidInput)?;
+                let listeners = with(Purpose::KeListener, self.sockets.ke_clones()?);
+                let pages = with(Purpose::Page, self.pages.of_key_establishment(index)?);
+                handover::spawn(role, &start, pages.chain(listeners).collect())
+            }
         }
-        for role in &mut roles {
-            // Dropping `roles` ends those that run already.
-            role.start(&self).map_err(|source| ServeError::Role { role: role.role, source })?;
+    }
+
+    fn key_establishment(&self) -> Option<KeyEstablishmentStart> {
+        let KeSettings { connections_max, .. } = self.settings.ke.as_ref()?;
+        Some(KeyEstablishmentStart {
+            ntp_port: ntp_port(&self.settings.ntp_listen),
+            connections_max: connections_max.div_ceil(self.ke_processes),
+            terms: self.terms()?,
+        })
+    }
+
+    fn terms(&self) -> Option<KeyEstablishmentTerms> {
+        let ke = self.settings.ke.as_ref()?;
+        Some(KeyEstablishmentTerms {
+            certificates: self.certificates.as_ref()?.texts(),
+            ntp_server: ke.ntp_server.as_ref().map(ToString::to_string),
+            timeout_seconds: ke.timeout.as_secs_f64(),
+        })
+    }
+
+    /// Reads the configuration and the master keys again, and lets hold what can. Returns the
+    /// settings that wait for a restart.
+    fn reload(&mut self) -> Result<Vec<&'static str>, ReloadError> {
+        let new = match &self.configuration {
+            Some(path) => file::read(path)?,
+            None => self.settings.clone(),
+        };
+        let Reread { settings, certificates, restart_needed } = Reread::new(&self.settings, &new)?;
+        if let Some(event) = self.pages.keys.reload(since_boot())? {
+            eprintln!("timeball: {event}");
         }
-        on_ready();
-        while !stop.load(Ordering::Relaxed) {
-            let wait = roles.iter_mut().filter_map(|role| role.restart_if_due(&self)).min();
-            wait_for_event(&mut events, wait);
+        self.pages.keys.set_rotation(settings.rotation);
+        self.settings = settings;
+        self.certificates = certificates.or(self.certificates.take());
+        Ok(restart_needed)
+    }
+}
+
+/// What has happened since the start.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counters {
+    /// Configurations that hold since they were read again.
+    reloads: u64,
+    /// Configurations that were refused.
+    reloads_refused: u64,
+    /// Changed certificates that were loaded without being asked for.
+    certificates_loaded: u64,
+    /// Changed certificates that could not be used: the old ones stayed.
+    certificates_refused: u64,
+    /// Processes that ended by themselves.
+    roles_ended: u64,
+}
+
+struct Supervisor {
+    server: Server,
+    processes: Vec<Supervised>,
+    signals: Signals,
+    manager: ServiceManager,
+    /// When the certificate files are looked at next.
+    look_due: Instant,
+    /// systemd waits to hear that the reload is done.
+    is_reloading: bool,
+    counters: Counters,
+}
+
+impl Supervisor {
+    fn new(server: Server) -> io::Result<Self> {
+        let now = Instant::now();
+        Ok(Self {
+            processes: server.roles().map(|(role, i)| Supervised::new(role, i, now)).collect(),
+            signals: Signals::catch(server.configuration.is_some())?,
+            manager: ServiceManager::new(now),
+            look_due: now + CERTIFICATE_LOOK_INTERVAL,
+            is_reloading: false,
+            counters: Counters::default(),
+            server,
+        })
+    }
+
+    fn run(mut self, on_ready: impl FnOnce()) -> Result<(), ServeError> {
+        while !self.signals.is_stop() && !self.processes.iter().all(Supervised::is_ready) {
+            for (role, event) in self.turn() {
+                if let Event::Ended(reason) = event {
+                    return Err(ServeError::Role { role, source: RoleError(reason) });
+                }
+            }
         }
-        for role in &mut roles {
-            role.ask_to_stop();
+        if !self.signals.is_stop() {
+            if let Some(certificates) = &self.server.certificates {
+                certificates.warn();
+            }
+            on_ready();
+            self.manager.ready(&self.status());
         }
+        while !self.signals.is_stop() {
+            for (role, event) in self.turn() {
+                self.tell(role, &event);
+            }
+            if self.signals.take_reload() {
+                self.reload();
+            }
+            self.finish_reload();
+        }
+        self.stop();
         Ok(())
     }
 
-    fn spawn(&self, role: Role) -> io::Result<(Child, File)> {
-        match (role, &self.key_establishment) {
-            (Role::KeyEstablishment, Some(start)) => {
-                start::spawn(role, start, self.sockets.ke_clones()?)
+    /// Waits until something happens or is due, and looks after the processes. Returns what became
+    /// of them.
+    fn turn(&mut self) -> Vec<(Role, Event)> {
+        let now = Instant::now();
+        let mut events = Vec::new();
+        for process in &mut self.processes {
+            let server = &self.server;
+            let (role, index) = (process.role, process.index);
+            let event = process.tick(now, || server.spawn(role, index));
+            events.extend(event.map(|event| (role, event)));
+        }
+        self.tick(now);
+        if events.is_empty() {
+            self.wait(now);
+        }
+        self.signals.drain();
+        let now = Instant::now();
+        for process in &mut self.processes {
+            while let Some(event) = process.hear() {
+                events.extend(event.map(|event| (process.role, event)));
             }
-            _ => start::spawn(role, &self.responder, self.sockets.ntp_clones()?),
+            events.extend(process.reap(now).map(|event| (process.role, event)));
         }
-    }
-}
-
-/// Waits for a signal, at most as long as `wait`.
-fn wait_for_event(events: &mut File, wait: Option<Duration>) {
-    let timeout = wait.map(|wait| Timespec {
-        tv_sec: wait.as_secs() as i64,
-        tv_nsec: wait.subsec_nanos().into(),
-    });
-    // Whatever ends the wait, the caller looks at the roles and at `stop` again.
-    let _ = poll(&mut [PollFd::new(&events.as_fd(), PollFlags::IN)], timeout.as_ref());
-    let mut drain = [0; 64];
-    while matches!(events.read(&mut drain), Ok(read) if read == drain.len()) {}
-}
-
-/// A role and its process. Dropping it ends the process.
-struct Supervised {
-    role: Role,
-    child: Option<Child>,
-    started: Instant,
-    /// How long to wait before the next start.
-    delay: Duration,
-}
-
-impl Supervised {
-    fn new(role: Role) -> Self {
-        Self { role, child: None, started: Instant::now(), delay: ROLE_RESTART_DELAY_FIRST }
+        events
     }
 
-    fn start(&mut self, server: &Server) -> Result<(), RoleError> {
-        self.started = Instant::now();
-        let (child, report) = server
-            .spawn(self.role)
-            .map_err(|error| RoleError::new("its process cannot be made", error))?;
-        self.child = Some(child);
-        start::read_report(report)
-    }
-
-    /// Starts the role again if its process has ended and the delay is over. Returns how long the
-    /// supervisor may wait for this role's sake; `None` is for ever.
-    fn restart_if_due(&mut self, server: &Server) -> Option<Duration> {
-        if let Some(child) = &mut self.child {
-            let status = match child.try_wait() {
-                Ok(None) => return None,
-                Ok(Some(status)) => status.to_string(),
-                Err(error) => error.to_string(),
-            };
-            self.child = None;
-            if self.started.elapsed() >= ROLE_STABLE_AFTER {
-                self.delay = ROLE_RESTART_DELAY_FIRST;
+    /// What is done by the clock beside the processes; [`Supervisor::due`] says when.
+    fn tick(&mut self, now: Instant) {
+        if now >= self.look_due {
+            self.look_due = now + CERTIFICATE_LOOK_INTERVAL;
+            self.look_at_certificates();
+        }
+        self.tend_keys();
+        if self.manager.is_due(now) {
+            // Every process is asked, also behind one that hangs.
+            let silent = self.processes.iter_mut().filter_map(|p| (!p.ping()).then_some(p.role));
+            match silent.last() {
+                None => self.manager.alive(),
+                Some(role) => self.manager.status(&format!("{} does not react", role.name())),
             }
-            eprintln!("timeball: {} ended ({status}) and is started again", self.role.name());
         }
-        let due = self.started + self.delay;
-        if let Some(wait) = due.checked_duration_since(Instant::now()).filter(|w| !w.is_zero()) {
-            return Some(wait);
+    }
+
+    /// When something is to be done by the clock.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let keys = now + self.server.pages.keys.next_due(since_boot());
+        let processes = self.processes.iter().filter_map(Supervised::due);
+        processes.chain(self.manager.due()).chain([self.look_due, keys]).min()
+    }
+
+    /// Waits for a signal or a report, at most until something is due.
+    fn wait(&self, now: Instant) {
+        let timeout = self.due(now).map(|due| timespec(due.saturating_duration_since(now)));
+        let channels = self.processes.iter().filter_map(Supervised::channel);
+        let mut interests: Vec<PollFd<'_>> = channels
+            .map(|channel| PollFd::new(channel, PollFlags::IN))
+            .chain([PollFd::new(&self.signals, PollFlags::IN)])
+            .collect();
+        // Whatever ends the wait, the caller looks at everything again.
+        let _ = poll(&mut interests, timeout.as_ref());
+    }
+
+    fn tell(&mut self, role: Role, event: &Event) {
+        let name = role.name();
+        match event {
+            Event::Ready => {}
+            Event::Refused(reason) => {
+                self.counters.certificates_refused += 1;
+                eprintln!("timeball: {name} goes on as before: {reason}");
+            }
+            Event::Ended(reason) => {
+                self.counters.roles_ended += 1;
+                eprintln!("timeball: {name} ended ({reason}) and is started again");
+            }
         }
-        self.delay = (self.delay * 2).min(ROLE_RESTART_DELAY_MAX);
-        match self.start(server) {
-            Ok(()) => None,
+        self.manager.status(&self.status());
+    }
+
+    /// Rotates or reads the master keys if it is time.
+    fn tend_keys(&mut self) {
+        match self.server.pages.keys.tick(since_boot()) {
+            Ok(None) => {}
+            Ok(Some(event)) => eprintln!("timeball: {event}"),
+            Err(error) => eprintln!("timeball: {error}; the keys in memory stay in use"),
+        }
+    }
+
+    fn look_at_certificates(&mut self) {
+        let Some(certificates) = &mut self.server.certificates else { return };
+        let mut is_changed = false;
+        for change in certificates.look() {
+            match change {
+                Change::Loaded(file) => {
+                    is_changed = true;
+                    self.counters.certificates_loaded += 1;
+                    eprintln!("timeball: certificate {} is new and loaded", file.display());
+                }
+                Change::Kept(error) => {
+                    self.counters.certificates_refused += 1;
+                    eprintln!("timeball: the old certificate stays in use: {error}");
+                    self.manager.status(&self.status());
+                }
+            }
+        }
+        if is_changed {
+            self.hand_out_terms();
+            self.manager.status(&self.status());
+        }
+    }
+
+    /// Starts a reload; [`Supervisor::finish_reload`] ends it.
+    fn reload(&mut self) {
+        self.manager.reloading();
+        match self.server.reload() {
+            Ok(restart_needed) => {
+                self.counters.reloads += 1;
+                for key in restart_needed {
+                    eprintln!("timeball: {key} changed: needs a restart");
+                }
+                if let Some(certificates) = &self.server.certificates {
+                    certificates.warn();
+                }
+                self.hand_out_terms();
+                eprintln!("timeball: the configuration was read again and holds");
+            }
             Err(error) => {
-                eprintln!("timeball: {} cannot start: {error}", self.role.name());
-                Some(self.delay)
+                self.counters.reloads_refused += 1;
+                eprintln!("timeball: reload refused, nothing has changed: {error}");
             }
         }
+        self.is_reloading = true;
     }
 
-    fn ask_to_stop(&mut self) {
-        if let Some(pid) = self.child.as_ref().and_then(|child| Pid::from_raw(child.id() as i32)) {
-            // It may have ended by itself; nobody else can have its number before it is waited for.
-            let _ = kill_process(pid, Signal::TERM);
+    fn hand_out_terms(&mut self) {
+        let Some(terms) = self.server.terms() else { return };
+        let order = Order::Adopt(Box::new(terms));
+        let processes = self.processes.iter_mut();
+        processes.filter(|process| process.role == Role::KeyEstablishment).for_each(|process| {
+            process.adopt(&order);
+        });
+    }
+
+    /// Says that a reload is done once every process has answered.
+    fn finish_reload(&mut self) {
+        if self.is_reloading && self.processes.iter().all(Supervised::is_settled) {
+            self.is_reloading = false;
+            self.manager.ready(&self.status());
         }
     }
-}
 
-impl Drop for Supervised {
-    fn drop(&mut self) {
-        self.ask_to_stop();
-        let Some(child) = &mut self.child else { return };
+    fn status(&self) -> String {
+        let Counters {
+            reloads,
+            reloads_refused,
+            certificates_loaded,
+            certificates_refused,
+            roles_ended,
+        } = self.counters;
+        let running = self.processes.iter().filter(|process| process.is_ready()).count();
+        format!(
+            "{running} of {} processes serve, {roles_ended} ended; reloads: {reloads}, refused \
+             {reloads_refused}; certificates loaded {certificates_loaded}, refused \
+             {certificates_refused}",
+            self.processes.len()
+        )
+    }
+
+    /// Lets the processes finish what they have begun, within a limit.
+    fn stop(mut self) {
+        self.manager.stopping();
+        self.processes.iter_mut().for_each(Supervised::ask_to_stop);
+        self.server.sockets.close_ke();
         let deadline = Instant::now() + ROLE_STOP_WAIT;
-        while let Ok(None) = child.try_wait() {
-            if Instant::now() >= deadline {
-                let _ = child.kill();
-                let _ = child.wait();
+        loop {
+            let now = Instant::now();
+            for process in &mut self.processes {
+                process.reap(now);
+            }
+            if now >= deadline || !self.processes.iter().any(Supervised::is_running) {
+                // Dropping the others kills them.
                 return;
             }
-            std::thread::sleep(Duration::from_millis(5));
+            let timeout = timespec(deadline - now);
+            let _ = poll(&mut [PollFd::new(&self.signals, PollFlags::IN)], Some(&timeout));
+            self.signals.drain();
         }
     }
 }
 
-/// The port that key establishment names: that of the first NTP address.
-pub fn ntp_port(ntp: &[SocketAddr]) -> u16 {
-    ntp.first().map_or(NTP_PORT, SocketAddr::port)
+fn timespec(duration: Duration) -> Timespec {
+    Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: duration.subsec_nanos().into() }
 }

@@ -1,8 +1,11 @@
 //! System calls, one concern per file.
 
 pub mod adjtimex;
+pub mod boottime;
 pub mod control;
 pub mod file;
+pub mod inherited;
+pub mod memory;
 pub mod message;
 pub mod mmsg;
 mod option;

@@ -2,18 +2,24 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::option;
-use crate::limits::{KE_BACKLOG, RECEIVE_BUFFER_BYTES_DEFAULT, SEND_BUFFER_BYTES_DEFAULT};
+use crate::limits::{
+    BUSY_POLL_BUDGET, KE_BACKLOG, RECEIVE_BUFFER_BYTES_DEFAULT, SEND_BUFFER_BYTES_DEFAULT,
+};
 
 /// How UDP sockets are to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UdpOptions {
     /// The only interface that datagrams are taken from.
     pub bind_device: Option<String>,
+    /// How long a worker polls before it sleeps; zero is not at all.
+    pub busy_poll: Duration,
     /// Differentiated Services Code Point of what is sent, 0 to 63 (RFC 2474 section 3).
     pub dscp: u8,
     /// Receive buffer, which the kernel takes twice.
@@ -26,6 +32,7 @@ impl Default for UdpOptions {
     fn default() -> Self {
         Self {
             bind_device: None,
+            busy_poll: Duration::ZERO,
             dscp: 0,
             receive_buffer_bytes: RECEIVE_BUFFER_BYTES_DEFAULT,
             send_buffer_bytes: SEND_BUFFER_BYTES_DEFAULT,
@@ -56,26 +63,55 @@ pub fn open_udp_group(
 pub fn open_udp(address: SocketAddr, shared: bool, options: &UdpOptions) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_port(shared)?;
-    setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-    setsockopt(&socket, sockopt::RxqOvfl, &1)?;
-    let is_wildcard = address.ip().is_unspecified();
-    let traffic_class = i32::from(options.dscp) << 2;
     if address.is_ipv6() {
         // One socket per family: an IPv4 client must not appear as a mapped IPv6 address.
         socket.set_only_v6(true)?;
-        setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &is_wildcard)?;
-        setsockopt(&socket, sockopt::Ipv6TClass, &traffic_class)?;
-    } else {
-        setsockopt(&socket, sockopt::Ipv4PacketInfo, &is_wildcard)?;
-        setsockopt(&socket, sockopt::Ipv4Tos, &traffic_class)?;
     }
-    never_fragment(&socket, address.is_ipv6())?;
-    size_buffers(&socket, options)?;
+    prepare_udp(&socket, address, options)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// What a workers' socket has beside its address.
+fn prepare_udp(socket: &Socket, address: SocketAddr, options: &UdpOptions) -> io::Result<()> {
+    setsockopt(socket, sockopt::ReceiveTimestampns, &true)?;
+    setsockopt(socket, sockopt::RxqOvfl, &1)?;
+    let is_wildcard = address.ip().is_unspecified();
+    let traffic_class = i32::from(options.dscp) << 2;
+    if address.is_ipv6() {
+        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &is_wildcard)?;
+        setsockopt(socket, sockopt::Ipv6TClass, &traffic_class)?;
+    } else {
+        setsockopt(socket, sockopt::Ipv4PacketInfo, &is_wildcard)?;
+        setsockopt(socket, sockopt::Ipv4Tos, &traffic_class)?;
+    }
+    never_fragment(socket, address.is_ipv6())?;
+    size_buffers(socket, options)?;
+    if !options.busy_poll.is_zero() {
+        // Without the privilege the worker polls the socket alone; `is_polled` tells.
+        let _ = poll_queue(socket, options.busy_poll);
+    }
     if let Some(name) = &options.bind_device {
         socket.bind_device(Some(name.as_bytes()))?;
     }
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    Ok(())
+}
+
+/// Makes each receive call that finds nothing look into the queue of the interface that the socket
+/// was last served from (`SO_BUSY_POLL`), and keeps the interface from interrupting meanwhile
+/// (`SO_PREFER_BUSY_POLL`): without the latter a flood is taken in by the interrupt, which leaves
+/// the worker no time. Documentation/networking/napi.rst.
+fn poll_queue(socket: &Socket, time: Duration) -> io::Result<()> {
+    let microseconds = time.as_micros() as i32;
+    option::set(socket, libc::SOL_SOCKET, libc::SO_BUSY_POLL, &microseconds)?;
+    let budget = i32::from(BUSY_POLL_BUDGET);
+    option::set(socket, libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, &budget)?;
+    option::set(socket, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, &1)
+}
+
+/// Whether the kernel polls for this socket: it asks for CAP_NET_ADMIN.
+pub fn is_polled(socket: &UdpSocket) -> bool {
+    matches!(option::read(socket, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL), Ok([1]))
 }
 
 /// Whether sockets can be bound to this interface (`SO_BINDTODEVICE`): an error says why not.
@@ -166,4 +202,40 @@ pub fn open_tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(KE_BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// A socket that another program opened for this one, by its kind.
+#[derive(Debug)]
+pub enum Inspected {
+    /// Bound, and made as [`open_udp`] would have.
+    Udp(UdpSocket),
+    /// Listening, non-blocking.
+    Tcp(TcpListener),
+}
+
+/// Makes a socket that another program opened fit to be served, and tells its address.
+///
+/// # Errors
+/// Why it cannot be, in words for whoever wrote the socket unit of systemd.
+pub fn adopt(descriptor: OwnedFd, options: &UdpOptions) -> Result<(SocketAddr, Inspected), String> {
+    let socket = Socket::from(descriptor);
+    let no_socket = |error: io::Error| format!("{error}; it should be a UDP or TCP socket");
+    let kind = socket.r#type().map_err(no_socket)?;
+    let address = socket.local_addr().map_err(no_socket)?.as_socket();
+    let address = address.ok_or("it is no IPv4 or IPv6 socket")?;
+    let other = |error: io::Error| error.to_string();
+    if address.is_ipv6() && !socket.only_v6().map_err(other)? {
+        return Err("it takes IPv4 too; set BindIPv6Only=ipv6-only in the socket unit".to_owned());
+    }
+    if kind == Type::DGRAM {
+        prepare_udp(&socket, address, options).map_err(other)?;
+        return Ok((address, Inspected::Udp(socket.into())));
+    }
+    if kind == Type::STREAM && socket.is_listener().map_err(other)? {
+        socket.set_nonblocking(true).map_err(other)?;
+        return Ok((address, Inspected::Tcp(socket.into())));
+    }
+    Err("it is neither a UDP socket nor a TCP listener; use ListenDatagram= and ListenStream= \
+         with Accept=no"
+        .to_owned())
 }

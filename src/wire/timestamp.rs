@@ -67,6 +67,11 @@ impl NtpTimestamp {
         Self(self.0.wrapping_add(1))
     }
 
+    /// `units` of 2⁻³² s later, earlier if negative.
+    pub const fn plus(self, units: i64) -> Self {
+        Self(self.0.wrapping_add_signed(units))
+    }
+
     /// `duration` earlier.
     pub const fn before(self, duration: Duration) -> Self {
         let fraction = ((duration.subsec_nanos() as u64) << 32) / NANOSECONDS_PER_SECOND;

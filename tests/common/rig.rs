@@ -2,7 +2,7 @@
 
 use std::io::{PipeWriter, Write as _, pipe};
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use timeball::engine::outcome::Outcome;
 use timeball::limits::{BATCH_DATAGRAMS, DATAGRAM_BYTES};
@@ -32,7 +32,7 @@ impl Rig {
         let port: Box<dyn Port> = if has_ring {
             Box::new(UringPort::new(sockets, wake.into())?)
         } else {
-            Box::new(MmsgPort::new(sockets, wake.into()))
+            Box::new(MmsgPort::new(sockets, wake.into(), Duration::ZERO))
         };
         Ok(Self { port, has_ring, addresses, waker, bench: Bench::new() })
     }

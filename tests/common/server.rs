@@ -3,8 +3,9 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use timeball::aead::{Aead, Algorithm, MasterKey, NonceGenerator};
@@ -29,13 +30,26 @@ pub struct Server {
     pub ke_port: u16,
     /// What it printed when it was ready.
     pub banner: String,
+    /// What it wrote to standard error.
+    log: Log,
     ring: KeyRing,
 }
+
+type Log = Arc<Mutex<String>>;
 
 impl Server {
     /// Starts a server in `local` mode with a master key ring of `master`'s algorithm.
     /// `ntp`, `clock` and `ke` are further lines of these sections.
     pub fn start_with(master: Algorithm, ntp: &str, clock: &str, ke: &str) -> Self {
+        Self::start_by(|_, _| program(), master, [ntp, clock, ke])
+    }
+
+    /// The same, started by the command that is made for its UDP and TCP port.
+    pub fn start_by(
+        command: impl FnOnce(u16, u16) -> Command,
+        master: Algorithm,
+        [ntp, clock, ke]: [&str; 3],
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut random = NonceGenerator::new().expect("random numbers");
         let ring = KeyRing::generate(master, |bytes| random.fill(bytes));
@@ -63,8 +77,9 @@ impl Server {
             if clock.is_empty() { "source = \"local\"" } else { clock },
         );
         std::fs::write(directory.path().join("timeball.toml"), text).expect("the configuration");
-        let (child, banner) = spawn(directory.path());
-        Self { child, directory, ntp_port, ke_port, banner, ring }
+        let log = Log::default();
+        let (child, banner) = spawn(command(ntp_port, ke_port), directory.path(), &log);
+        Self { child, directory, ntp_port, ke_port, banner, log, ring }
     }
 
     /// The usual one.
@@ -74,9 +89,29 @@ impl Server {
 
     /// Ends the server and starts it again on the same directory and ports.
     pub fn restart(&mut self) {
+        self.restart_by(program());
+    }
+
+    /// The same, started by `command`.
+    pub fn restart_by(&mut self, command: Command) {
         end(&mut self.child);
-        let (child, banner) = spawn(self.directory.path());
+        let (child, banner) = spawn(command, self.directory.path(), &self.log);
         (self.child, self.banner) = (child, banner);
+    }
+
+    /// Waits for the supervisor to end, as it was asked to or not.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("a child")
+    }
+
+    /// Sends a signal to the supervisor.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal);
+    }
+
+    /// Everything that it wrote to standard error.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("not poisoned").clone()
     }
 
     /// Process identifier of the supervisor.
@@ -84,14 +119,21 @@ impl Server {
         self.child.id()
     }
 
-    /// The process of a role, by its name on the command line.
+    /// The process of a role, by its name on the command line; the first of several.
     pub fn role_pid(&self, role: &str) -> Option<u32> {
+        self.role_pids(role).first().copied()
+    }
+
+    /// All processes of a role.
+    pub fn role_pids(&self, role: &str) -> Vec<u32> {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
-        let children = std::fs::read_to_string(children).ok()?;
-        children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid: &u32| {
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        pids.filter(|pid: &u32| {
             std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
                 .is_ok_and(|line| line.split('\0').any(|word| word == role))
         })
+        .collect()
     }
 
     /// The certificate, which is its own anchor of trust.
@@ -147,13 +189,45 @@ impl Drop for Server {
     }
 }
 
-fn spawn(directory: &Path) -> (Child, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_timeball"))
+/// The program, without arguments.
+pub fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_timeball"))
+}
+
+/// Sends a signal to a process that this test started, or that one of those started.
+pub fn kill(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid as i32).expect("a process");
+    // It may have ended by itself.
+    let _ = kill_process(pid, signal);
+}
+
+/// Waits until `is_so`; fails the test when it does not come to be.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + ANSWER_WAIT;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn spawn(mut command: Command, directory: &Path, log: &Log) -> (Child, String) {
+    let mut child = command
         .args(["serve", "--config"])
         .arg(directory.join("timeball.toml"))
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .expect("the program");
+    let errors = BufReader::new(child.stderr.take().expect("piped"));
+    let log = Arc::clone(log);
+    std::thread::spawn(move || {
+        for line in errors.lines().map_while(Result::ok) {
+            eprintln!("{line}");
+            let mut log = log.lock().expect("not poisoned");
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
     let mut lines = BufReader::new(child.stdout.take().expect("piped"));
     let mut banner = String::new();
     while !banner.ends_with("Ctrl-C ends it.\n") {
@@ -166,7 +240,8 @@ fn spawn(directory: &Path) -> (Child, String) {
 }
 
 fn end(child: &mut Child) {
-    if let Some(pid) = Pid::from_raw(child.id() as i32) {
+    // One that was waited for has no number any more.
+    if let (Ok(None), Some(pid)) = (child.try_wait(), Pid::from_raw(child.id() as i32)) {
         let _ = kill_process(pid, Signal::TERM);
     }
     let _ = child.wait();

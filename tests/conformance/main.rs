@@ -9,6 +9,7 @@
 mod common;
 mod ke;
 mod ntp;
+mod rotation;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -117,7 +118,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let lines = lines();
     let results = Results::default();
-    let cases: Vec<Case> = ke::cases().into_iter().chain(ntp::cases()).collect();
+    let cases: Vec<Case> =
+        ke::cases().into_iter().chain(ntp::cases()).chain(rotation::cases()).collect();
     for line in &lines {
         let tested = cases.iter().any(|case| number(case.name) == line.number);
         assert_eq!(tested, line.status == Status::Here, "line {}: status and tests", line.number);

@@ -81,7 +81,7 @@ pub fn cases() -> Vec<Case> {
 
 /// The parts of a request, each of which a test may change.
 #[derive(Clone)]
-struct Parts {
+pub struct Parts {
     header: Vec<u8>,
     /// Fields in front of the authenticator: type and body.
     fields: Vec<(u16, Vec<u8>)>,
@@ -98,14 +98,14 @@ const IDENTIFIER: usize = 0;
 const COOKIE: usize = 1;
 
 /// A client that knows its keys, which the library's does not show.
-struct Keyed {
+pub struct Keyed {
     c2s: [u8; 32],
     s2c: [u8; 32],
-    cookie: Vec<u8>,
+    pub cookie: Vec<u8>,
 }
 
 impl Keyed {
-    fn new(server: &Server) -> Self {
+    pub fn new(server: &Server) -> Self {
         Self::under(server, 2)
     }
 
@@ -127,7 +127,7 @@ impl Keyed {
         Self { c2s, s2c, cookie }
     }
 
-    fn parts(&self) -> Parts {
+    pub fn parts(&self) -> Parts {
         let mut random = NonceGenerator::new().expect("random numbers");
         let (mut identifier, mut nonce) = (vec![0; 32], vec![0; 16]);
         random.fill(&mut identifier);
@@ -150,7 +150,7 @@ impl Keyed {
         std::iter::repeat_n(placeholder, count)
     }
 
-    fn seal(&self, parts: &Parts) -> Vec<u8> {
+    pub fn seal(&self, parts: &Parts) -> Vec<u8> {
         let mut bytes = parts.header.clone();
         for (field_type, body) in &parts.fields {
             put_field(&mut bytes, *field_type, body);
@@ -173,7 +173,7 @@ impl Keyed {
     }
 
     /// The decrypted fields of an authentic reply.
-    fn open(&self, reply: &[u8]) -> Vec<u8> {
+    pub fn open(&self, reply: &[u8]) -> Vec<u8> {
         let Trailer::Nts(fields) = find(reply, Direction::Response) else {
             panic!("no authenticated reply: {:?}", find(reply, Direction::Response));
         };
@@ -190,7 +190,7 @@ impl Keyed {
         text.split_off(16)
     }
 
-    fn cookies(&self, reply: &[u8]) -> Vec<Vec<u8>> {
+    pub fn cookies(&self, reply: &[u8]) -> Vec<Vec<u8>> {
         encrypted_cookies(&self.open(reply)).map(<[u8]>::to_vec).collect()
     }
 }
@@ -203,13 +203,13 @@ fn put_field(bytes: &mut Vec<u8>, field_type: u16, body: &[u8]) {
 }
 
 /// The answer to a request.
-fn answer(server: &Server, request: &[u8]) -> Vec<u8> {
+pub fn answer(server: &Server, request: &[u8]) -> Vec<u8> {
     let socket = udp_client(server.ntp());
     socket.send(request).expect("sent");
     receive(&socket)
 }
 
-fn receive(socket: &UdpSocket) -> Vec<u8> {
+pub fn receive(socket: &UdpSocket) -> Vec<u8> {
     let mut reply = vec![0; 2048];
     let length = socket.recv(&mut reply).expect("an answer");
     reply.truncate(length);
@@ -227,7 +227,7 @@ fn assert_silence(server: &Server, datagram: &[u8]) {
     assert_eq!(&reply[24..32], b"marker!!", "{datagram:02x?} was answered: {reply:02x?}");
 }
 
-fn assert_nak(reply: &[u8], parts: &Parts) {
+pub fn assert_nak(reply: &[u8], parts: &Parts) {
     let header = Header::parse(reply).expect("a header");
     assert_eq!(header.reference_id, ReferenceId::KISS_NTSN);
     assert_eq!((header.stratum, header.leap), (0, Leap::Unsynchronised));

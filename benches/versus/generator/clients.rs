@@ -1,21 +1,26 @@
 //! The clients: an address, an association and a ready request each, and the judge of replies.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsFd as _;
 
 use timeball::aead::{Aead, Algorithm, NonceGenerator};
 use timeball::client::{Association, Pending, REQUEST_BYTES_MIN};
 use timeball::cookie::format::{self, ClientKeys, cookie_bytes};
 use timeball::cookie::ring::KeyRing;
-use timeball::limits::{COOKIES_PER_REPLY, DATAGRAM_BYTES};
+use timeball::limits::{BATCH_DATAGRAMS, COOKIES_PER_REPLY, DATAGRAM_BYTES};
+use timeball::sys::message::{Envelope, Payload};
+use timeball::sys::mmsg;
 use timeball::wire::ntp::{HEADER_BYTES, Header, Mode};
+use timeball::wire::timestamp::NtpTimestamp;
 
-/// Associations with keys, cookies and addresses of their own: a power of two, and enough that
-/// their packets do not stay in a second-level cache.
-pub(crate) const CLIENTS: usize = 1 << 14;
+/// Associations with keys, cookies and addresses of their own, unless told: enough that their
+/// packets do not stay in a second-level cache.
+pub(crate) const CLIENTS_DEFAULT: usize = 1 << 14;
 
-/// Clients whose replies are looked at: the first of them, one /24 that the script routes here.
-const SAMPLED: usize = 256;
+/// Clients whose replies are looked at: one /24 that the script routes here. They are spread
+/// evenly, so that they meet every place of a server's batches.
+pub(crate) const SAMPLED: usize = 256;
 
 /// Source port of the sampled clients.
 pub(crate) const SAMPLE_PORT: u16 = 40_123;
@@ -35,6 +40,7 @@ const PAYLOAD_START: usize = ETHERNET_BYTES + IPV4_BYTES + UDP_BYTES;
 /// All clients of a run. Their requests have one length.
 pub(crate) struct Clients {
     clients: Vec<Client>,
+    buffers: Box<[Payload; BATCH_DATAGRAMS]>,
 }
 
 struct Client {
@@ -50,13 +56,16 @@ pub(crate) struct Judged {
     pub(crate) authentic: u64,
     /// Anything else.
     pub(crate) wrong: u64,
+    /// How much later than its transmit timestamp says each authentic reply was taken in here.
+    pub(crate) lateness_ns: Vec<i64>,
 }
 
 impl Clients {
-    pub(crate) fn mint(ring: &KeyRing, is_nts: bool, server: SocketAddrV4) -> Self {
+    /// `count` is a power of two and at least [`SAMPLED`].
+    pub(crate) fn mint(ring: &KeyRing, is_nts: bool, server: SocketAddrV4, count: usize) -> Self {
         let mut aead = Aead::detect();
         let mut random = NonceGenerator::from_seed(&[7; 32]);
-        let clients = (0..CLIENTS)
+        let clients = (0..count)
             .map(|index| {
                 let mut payload = [0; REQUEST_BYTES_MIN];
                 let (association, bytes) = if is_nts {
@@ -70,10 +79,11 @@ impl Clients {
                     random.fill(&mut payload[40..HEADER_BYTES]);
                     (None, HEADER_BYTES)
                 };
-                Client { frame: frame(index, server, &payload[..bytes]), association }
+                let source = source(index, count / SAMPLED);
+                Client { frame: frame(source, server, &payload[..bytes]), association }
             })
             .collect();
-        Self { clients }
+        Self { clients, buffers: Box::new([[0; DATAGRAM_BYTES]; BATCH_DATAGRAMS]) }
     }
 
     pub(crate) fn frame_bytes(&self) -> usize {
@@ -84,41 +94,60 @@ impl Clients {
         self.clients.iter().map(|client| &client.frame[..])
     }
 
-    /// Takes what `socket` holds. Replies name their client by the address they came to, which a
-    /// plain socket does not tell; so the client is found by the reply's origin timestamp.
+    /// Takes what `socket` holds. The client is found by the reply's origin timestamp.
     pub(crate) fn judge(&mut self, socket: &UdpSocket, judged: &mut Judged) -> io::Result<()> {
-        let mut buffer = [0; DATAGRAM_BYTES];
+        let mut envelopes = [Envelope::EMPTY; BATCH_DATAGRAMS];
         loop {
-            match socket.recv_from(&mut buffer) {
-                Ok((bytes, SocketAddr::V4(_))) => {
-                    let is_authentic = self.is_authentic(&mut buffer[..bytes]);
-                    *(if is_authentic { &mut judged.authentic } else { &mut judged.wrong }) += 1;
-                }
-                Ok(_) => judged.wrong += 1,
+            let received = match mmsg::recv(socket.as_fd(), &mut *self.buffers, &mut envelopes) {
+                Ok(received) => received,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
+            };
+            for (place, envelope) in envelopes[..received].iter_mut().enumerate() {
+                let mut reply = self.buffers[place];
+                let arrival = envelope.turn().arrival;
+                match (self.departure(&mut reply[..envelope.payload_bytes]), arrival) {
+                    (Some(departure), Some(arrival)) => {
+                        judged.authentic += 1;
+                        judged.lateness_ns.push(nanoseconds(arrival.seconds_since(departure)));
+                    }
+                    _ => judged.wrong += 1,
+                }
             }
         }
     }
 
-    fn is_authentic(&mut self, reply: &mut [u8]) -> bool {
-        let Some(header) = Header::parse(reply) else { return false };
+    /// The transmit timestamp of an authentic reply.
+    fn departure(&mut self, reply: &mut [u8]) -> Option<NtpTimestamp> {
+        let header = Header::parse(reply)?;
         let origin = header.origin_timestamp.to_bits().to_be_bytes();
         let transmit = PAYLOAD_START + 40..PAYLOAD_START + HEADER_BYTES;
-        let mut sampled = self.clients[..SAMPLED].iter_mut();
-        let Some(client) = sampled.find(|client| client.frame[transmit.clone()] == origin) else {
-            return false;
-        };
+        let stride = self.clients.len() / SAMPLED;
+        let mut sampled = self.clients.iter_mut().step_by(stride);
+        let client = sampled.find(|client| client.frame[transmit.clone()] == origin)?;
         let is_time = header.mode == Mode::Server && header.stratum > 0;
-        match &mut client.association {
+        let is_authentic = match &mut client.association {
             Some((association, pending)) => {
-                is_time
-                    && reply.len() == pending.request_bytes
-                    && association.response(pending, reply).is_ok()
+                reply.len() == pending.request_bytes && association.response(pending, reply).is_ok()
             }
-            None => is_time && reply.len() == HEADER_BYTES,
-        }
+            None => reply.len() == HEADER_BYTES,
+        };
+        (is_time && is_authentic).then_some(header.transmit_timestamp)
     }
+}
+
+fn nanoseconds(units: i64) -> i64 {
+    ((i128::from(units) * 1_000_000_000) >> 32) as i64
+}
+
+/// Every `stride`th client is sampled: it has an address of the /24.
+fn source(index: usize, stride: usize) -> SocketAddrV4 {
+    let (host, port) = if index.is_multiple_of(stride) {
+        (index / stride, SAMPLE_PORT)
+    } else {
+        (SAMPLED + index, 1024 + (index * 7919 % 64_000) as u16)
+    };
+    SocketAddrV4::new(Ipv4Addr::from(NETWORK + host as u32), port)
 }
 
 /// Keys of its own and a full store of cookies, so that a request asks for one new cookie.
@@ -138,10 +167,7 @@ fn mint_association(ring: &KeyRing, aead: &mut Aead, random: &mut NonceGenerator
 
 /// Ethernet, IPv4 and UDP around `payload`. No UDP checksum: on real hardware the interface has
 /// checked it before the kernel looks.
-fn frame(index: usize, server: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
-    let source = Ipv4Addr::from(NETWORK + index as u32);
-    let source_port =
-        if index < SAMPLED { SAMPLE_PORT } else { 1024 + (index * 7919 % 64_000) as u16 };
+fn frame(source: SocketAddrV4, server: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
     let udp_bytes = (UDP_BYTES + payload.len()) as u16;
     let mut header = [0; IPV4_BYTES];
     header[0] = 0x45;
@@ -149,7 +175,7 @@ fn frame(index: usize, server: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
     header[6] = 0x40;
     header[8] = 64;
     header[9] = 17;
-    header[12..16].copy_from_slice(&source.octets());
+    header[12..16].copy_from_slice(&source.ip().octets());
     header[16..20].copy_from_slice(&server.ip().octets());
     let sum = checksum(&header);
     header[10..12].copy_from_slice(&sum.to_be_bytes());
@@ -159,7 +185,7 @@ fn frame(index: usize, server: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
     frame.extend(GENERATOR_MAC);
     frame.extend([0x08, 0x00]);
     frame.extend(header);
-    frame.extend(source_port.to_be_bytes());
+    frame.extend(source.port().to_be_bytes());
     frame.extend(server.port().to_be_bytes());
     frame.extend(udp_bytes.to_be_bytes());
     frame.extend([0, 0]);

@@ -25,9 +25,10 @@ use rustix::process::Signal;
 use serde_json::json;
 use signal_hook::consts::SIGUSR1;
 use timeball::cookie::ntskeys;
+use timeball::sys::socket::{UdpOptions, open_udp};
 
 use crate::bpf::{Map, Program};
-use crate::clients::{CLIENTS, Clients, Judged, SAMPLE_PORT};
+use crate::clients::{CLIENTS_DEFAULT, Clients, Judged, SAMPLE_PORT, SAMPLED};
 use crate::counters::Counters;
 use crate::program::{Frames, PACE_BYTES, Pace};
 
@@ -58,6 +59,12 @@ pub(crate) struct Arguments {
     /// Further processes that work for the server (kernel threads of its network stack)
     #[arg(long, value_delimiter = ',')]
     beside: Vec<u32>,
+    /// Associations that are replayed in turn, a power of two; replies to 256 of them are judged
+    #[arg(long, default_value_t = CLIENTS_DEFAULT)]
+    clients: usize,
+    /// How requests that are paced follow each other
+    #[arg(long, default_value = "steady")]
+    arrivals: Arrivals,
     /// The server's processor
     #[arg(long, default_value_t = 0)]
     cpu: usize,
@@ -70,6 +77,15 @@ enum Ask {
     Ntp,
     /// One cookie of an AES-SIV-CMAC-256 association.
     Nts,
+}
+
+/// How requests follow each other.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Arrivals {
+    /// At equal distances.
+    Steady,
+    /// All of 65.5 µs at once.
+    Bursts,
 }
 
 /// Before a window is measured: queues fill and caches settle.
@@ -101,11 +117,15 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &Arguments) -> Result<serde_json::Value, Box<dyn std::error::Error>> {
     let ring = ntskeys::parse(&std::fs::read_to_string(&arguments.keys)?)?.ring;
-    let mut clients = Clients::mint(&ring, arguments.ask == Ask::Nts, arguments.server);
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, SAMPLE_PORT))?;
-    socket.set_nonblocking(true)?;
+    let count = arguments.clients;
+    if !count.is_power_of_two() || count < SAMPLED {
+        return Err(format!("--clients takes a power of two from {SAMPLED} up").into());
+    }
+    let mut clients = Clients::mint(&ring, arguments.ask == Ask::Nts, arguments.server, count);
+    let address = (Ipv4Addr::UNSPECIFIED, SAMPLE_PORT).into();
+    let socket = open_udp(address, false, &UdpOptions::default())?;
 
-    let frames = Map::array(clients.frame_bytes(), CLIENTS as u32)?;
+    let frames = Map::array(clients.frame_bytes(), count as u32)?;
     for (index, frame) in clients.frames().enumerate() {
         frames.write(index as u32, frame)?;
     }
@@ -113,9 +133,10 @@ fn measure(arguments: &Arguments) -> Result<serde_json::Value, Box<dyn std::erro
     pace.write(0, &Pace::starting_now(arguments.rate).to_bytes())?;
     let program = Program::load_xdp(&program::assemble(&Frames {
         frames: &frames,
-        count: CLIENTS as u32,
+        count: count as u32,
         bytes: clients.frame_bytes() as u32,
         pace: &pace,
+        arrivals: arguments.arrivals,
         interface: index_of(&arguments.interface)?,
     }))?;
 
@@ -151,18 +172,19 @@ fn observe(
         Ok((Counters::read(arguments.pid, &arguments.beside, arguments.cpu)?, sent))
     };
     let mut judged = Judged::default();
-    let mut watch = |time: Duration| -> io::Result<()> {
+    let mut watch = |time: Duration, judged: &mut Judged| -> io::Result<()> {
         let end = Instant::now() + time;
         while Instant::now() < end {
-            clients.judge(socket, &mut judged)?;
+            clients.judge(socket, judged)?;
             thread::sleep(SAMPLE_INTERVAL);
         }
         Ok(())
     };
-    watch(WARM_UP)?;
+    watch(WARM_UP, &mut judged)?;
+    judged.lateness_ns.clear();
     let (before, sent_before) = look()?;
     let started = Instant::now();
-    watch(Duration::from_secs_f64(arguments.seconds.clamp(0.01, SECONDS_MAX)))?;
+    watch(Duration::from_secs_f64(arguments.seconds.clamp(0.01, SECONDS_MAX)), &mut judged)?;
     let (after, sent_after) = look()?;
     let seconds = started.elapsed().as_secs_f64();
     Ok(report(&after.since(&before), sent_after - sent_before, &judged, seconds))
@@ -188,7 +210,29 @@ fn report(spent: &Counters, sent: u64, judged: &Judged, seconds: f64) -> serde_j
         "core_steal_share": share(spent.steal_ns),
         "sampled": judged.authentic + judged.wrong,
         "wrong": judged.wrong,
+        "lateness_ns": lateness(&judged.lateness_ns),
         "seconds": seconds,
+    })
+}
+
+/// Mean, standard deviation and ranks of what the transmit timestamps were off by.
+fn lateness(errors_ns: &[i64]) -> serde_json::Value {
+    let mut sorted = errors_ns.to_vec();
+    sorted.sort_unstable();
+    if sorted.is_empty() {
+        return serde_json::Value::Null;
+    }
+    let count = sorted.len() as f64;
+    let mean = sorted.iter().sum::<i64>() as f64 / count;
+    let variance = sorted.iter().map(|&ns| (ns as f64 - mean).powi(2)).sum::<f64>() / count;
+    let rank = |percent: usize| sorted[(sorted.len() - 1) * percent / 100];
+    json!({
+        "count": sorted.len(),
+        "mean": mean.round(),
+        "deviation": variance.sqrt().round(),
+        "p1": rank(1),
+        "median": rank(50),
+        "p99": rank(99),
     })
 }
 

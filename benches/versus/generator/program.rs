@@ -1,7 +1,8 @@
 //! The BPF program that turns each frame of the test runner into the next request.
 //!
 //! ```text
-//! due = (now − start) × rate / 2³⁰          requests that should have left by now
+//! elapsed = now − start                     in bursts: rounded down to 2¹⁶ ns
+//! due = elapsed × rate / 2³⁰                requests that should have left by now
 //! if pace.sent ≥ due: drop this frame       (not yet)
 //! copy frames[pace.sent mod count] into the frame; pace.sent += 1
 //! redirect the frame to the interface
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::Arrivals;
 use crate::bpf::Map;
 
 /// What the program sends, and where.
@@ -23,6 +25,8 @@ pub(crate) struct Frames<'a> {
     pub(crate) bytes: u32,
     /// One [`Pace`].
     pub(crate) pace: &'a Map,
+    /// How the requests follow each other.
+    pub(crate) arrivals: Arrivals,
     /// Index of the interface to send to.
     pub(crate) interface: u32,
 }
@@ -119,12 +123,17 @@ const HELPER_XDP_STORE_BYTES: i32 = 190;
 const XDP_DROP: i32 = 1;
 
 pub(crate) fn assemble(what: &Frames<'_>) -> Vec<Instruction> {
+    let tick = match what.arrivals {
+        Arrivals::Steady => -1,
+        Arrivals::Bursts => -1 << 16,
+    };
     let mut program = vec![move_register(CONTEXT, 1)];
     program.extend(load_map(PACE, 2, what.pace));
     program.extend([
         call(HELPER_KTIME_GET_NS),
         load(1, PACE, 8),
         code(0x1f, 0, 1, 0, 0), // elapsed = now - start
+        code(0x57, 0, 0, 0, tick),
         load(1, PACE, 16),
         code(0x2f, 0, 1, 0, 0),  // × rate
         code(0x77, 0, 0, 0, 30), // / 2^30

@@ -26,6 +26,10 @@ impl Lanes for AbsentBlocks {
     const VECTORS: usize = 1;
     const STATES: usize = 2;
 
+    fn in_order(self) -> Self {
+        match self.0 {}
+    }
+
     fn enter<T: Task<Self>>(token: Absent, _: T) {
         match token {}
     }

@@ -52,6 +52,16 @@ impl<const BLOCKS: usize> Run<'_, BLOCKS> {
     }
 }
 
+impl Run<'_, 4> {
+    /// All blocks of the lanes of register `vector`.
+    #[inline(always)]
+    pub(in super::super) fn blocks<V: Lanes>(&self, token: V::Token, vector: usize) -> [V; 4] {
+        let pointers = &self.pointers[vector * V::WIDTH..][..V::WIDTH];
+        // SAFETY: as in `block`.
+        unsafe { V::gather_four(token, pointers, self.offset) }
+    }
+}
+
 /// The same to write.
 pub(in super::super) struct RunMut<'a, const BLOCKS: usize>(Run<'a, BLOCKS>);
 
@@ -78,9 +88,19 @@ impl<const BLOCKS: usize> RunMut<'_, BLOCKS> {
     }
 }
 
+impl RunMut<'_, 4> {
+    /// Stores all blocks of the lanes of register `vector`.
+    #[inline(always)]
+    pub(in super::super) fn store_blocks<V: Lanes>(&mut self, vector: usize, blocks: [V; 4]) {
+        let pointers = &self.0.pointers[vector * V::WIDTH..][..V::WIDTH];
+        // SAFETY: as in `store`.
+        unsafe { V::scatter_four(blocks, pointers, self.0.offset) }
+    }
+}
+
 /// Messages to read: one slice a lane, all of the same length.
 ///
-/// Filled where it stays (`extend`) and passed by reference: the pointers are written one by one,
+/// Filled where it stays (`set`) and passed by reference: the pointers are written one by one,
 /// and a copy would load them in wide pieces, which stalls until those stores have reached the
 /// cache.
 pub(in super::super) struct Sources<'a> {
@@ -101,13 +121,11 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// The messages of lanes 1 and up, at most [`LANES_MAX`] - 1, all as long as the first.
+    /// The message of `lane`, 1 and up, as long as the first.
     #[inline(always)]
-    pub(in super::super) fn extend(&mut self, slices: impl Iterator<Item = &'a [u8]>) {
-        for (pointer, slice) in self.pointers[1..].iter_mut().zip(slices) {
-            assert_eq!(slice.len(), self.bytes, "a group has one shape");
-            *pointer = slice.as_ptr().cast_mut();
-        }
+    pub(in super::super) fn set(&mut self, lane: usize, message: &'a [u8]) {
+        assert_eq!(message.len(), self.bytes, "a group has one shape");
+        self.pointers[lane] = message.as_ptr().cast_mut();
     }
 }
 
@@ -123,7 +141,6 @@ impl Read for Sources<'_> {
 /// without one share a spare message, so that stores need no branch.
 pub(in super::super) struct Sinks<'a> {
     pointers: [*mut u8; LANES_MAX],
-    lanes: usize,
     bytes: usize,
     borrowed: PhantomData<&'a mut [u8]>,
 }
@@ -135,24 +152,21 @@ impl<'a> Sinks<'a> {
         assert!(first.len() <= SPARE_BYTES);
         let mut pointers = [spare.as_mut_ptr(); LANES_MAX];
         pointers[0] = first.as_mut_ptr();
-        Self { pointers, lanes: 1, bytes: first.len(), borrowed: PhantomData }
+        Self { pointers, bytes: first.len(), borrowed: PhantomData }
     }
 
     /// One block for each of all lanes.
     #[inline(always)]
     pub(in super::super) fn of_all(blocks: &'a mut [[u8; BLOCK_BYTES]; LANES_MAX]) -> Self {
         let pointers = blocks.each_mut().map(|block| block.as_mut_ptr());
-        Self { pointers, lanes: LANES_MAX, bytes: BLOCK_BYTES, borrowed: PhantomData }
+        Self { pointers, bytes: BLOCK_BYTES, borrowed: PhantomData }
     }
 
-    /// The messages of lanes 1 and up, at most [`LANES_MAX`] - 1, all as long as the first.
+    /// The message of `lane`, 1 and up, as long as the first.
     #[inline(always)]
-    pub(in super::super) fn extend(&mut self, slices: impl Iterator<Item = &'a mut [u8]>) {
-        for slice in slices {
-            assert_eq!(slice.len(), self.bytes, "a group has one shape");
-            self.pointers[self.lanes] = slice.as_mut_ptr();
-            self.lanes += 1;
-        }
+    pub(in super::super) fn set(&mut self, lane: usize, message: &'a mut [u8]) {
+        assert_eq!(message.len(), self.bytes, "a group has one shape");
+        self.pointers[lane] = message.as_mut_ptr();
     }
 
     /// `BLOCKS` consecutive blocks of every lane, from `offset` on, to change.

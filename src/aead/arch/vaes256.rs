@@ -1,5 +1,6 @@
 //! x86-64 with VAES and AVX2: two blocks an instruction.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use zeroize::Zeroize;
@@ -32,6 +33,12 @@ impl Lanes for Blocks256 {
     const WIDTH: usize = 2;
     const VECTORS: usize = 8;
     const STATES: usize = 8;
+
+    #[inline(always)]
+    fn in_order(self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { in_order(self.0) })
+    }
 
     #[inline(always)]
     fn enter<T: Task<Self>>(token: Vaes256, task: T) {
@@ -127,6 +134,16 @@ impl Lanes for Blocks256 {
         // SAFETY: see the type.
         Self(unsafe { _mm256_shuffle_epi32::<ORDER>(self.0) })
     }
+}
+
+#[inline]
+#[target_feature(enable = "aes,avx2,vaes")]
+fn in_order(mut state: __m256i) -> __m256i {
+    // SAFETY: no instruction.
+    unsafe {
+        asm!("/* {} */", inout(ymm_reg) state, options(nomem, nostack, preserves_flags));
+    }
+    state
 }
 
 impl Zeroize for Blocks256 {

@@ -1,5 +1,6 @@
 //! x86-64 with VAES and AVX-512: four blocks an instruction.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use zeroize::Zeroize;
@@ -34,6 +35,12 @@ impl Lanes for Blocks512 {
     const WIDTH: usize = 4;
     const VECTORS: usize = 4;
     const STATES: usize = 16;
+
+    #[inline(always)]
+    fn in_order(self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { in_order(self.0) })
+    }
 
     #[inline(always)]
     fn enter<T: Task<Self>>(token: Vaes512, task: T) {
@@ -73,6 +80,26 @@ impl Lanes for Blocks512 {
         let low = unsafe { _mm512_castsi256_si512(low) };
         // SAFETY: likewise.
         Self(unsafe { _mm512_inserti64x4::<1>(low, high) })
+    }
+
+    #[inline(always)]
+    unsafe fn gather_four(_: Vaes512, pointers: &[*mut u8], offset: usize) -> [Self; 4] {
+        let rows = [0, 1, 2, 3].map(|lane| {
+            // SAFETY: the caller promises 64 readable bytes.
+            unsafe { _mm512_loadu_si512(pointers[lane].wrapping_add(offset).cast()) }
+        });
+        // SAFETY: see the type; the token is an argument.
+        unsafe { transpose(rows) }.map(Self)
+    }
+
+    #[inline(always)]
+    unsafe fn scatter_four(blocks: [Self; 4], pointers: &[*mut u8], offset: usize) {
+        // SAFETY: see the type.
+        let rows = unsafe { transpose(blocks.map(|block| block.0)) };
+        for lane in 0..4 {
+            // SAFETY: the caller promises 64 writable bytes.
+            unsafe { _mm512_storeu_si512(pointers[lane].wrapping_add(offset).cast(), rows[lane]) }
+        }
     }
 
     #[inline(always)]
@@ -148,6 +175,32 @@ impl Lanes for Blocks512 {
         // SAFETY: see the type.
         Self(unsafe { _mm512_shuffle_epi32::<ORDER>(self.0) })
     }
+}
+
+/// Blocks of lanes to lanes of blocks, and back.
+#[inline]
+#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes")]
+fn transpose([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let low_ab = _mm512_shuffle_i64x2::<0b01_00_01_00>(a, b);
+    let low_cd = _mm512_shuffle_i64x2::<0b01_00_01_00>(c, d);
+    let high_ab = _mm512_shuffle_i64x2::<0b11_10_11_10>(a, b);
+    let high_cd = _mm512_shuffle_i64x2::<0b11_10_11_10>(c, d);
+    [
+        _mm512_shuffle_i64x2::<0b10_00_10_00>(low_ab, low_cd),
+        _mm512_shuffle_i64x2::<0b11_01_11_01>(low_ab, low_cd),
+        _mm512_shuffle_i64x2::<0b10_00_10_00>(high_ab, high_cd),
+        _mm512_shuffle_i64x2::<0b11_01_11_01>(high_ab, high_cd),
+    ]
+}
+
+#[inline]
+#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes")]
+fn in_order(mut state: __m512i) -> __m512i {
+    // SAFETY: no instruction.
+    unsafe {
+        asm!("/* {} */", inout(zmm_reg) state, options(nomem, nostack, preserves_flags));
+    }
+    state
 }
 
 impl Zeroize for Blocks512 {

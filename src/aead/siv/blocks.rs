@@ -1,34 +1,32 @@
 //! The blocks that the modes are made of: AES and its key schedule in lanes, doubling, and the
 //! constants that shift and pad the ends of messages.
 
-use std::hint::black_box;
-
 use super::super::arch::{BLOCK_BYTES, Lanes, Read, Sources};
 
-/// AES-128 of one block of each lane (FIPS 197 section 5.1).
+/// AES-128 of one block of each lane (FIPS 197 section 5.1). The registers go side by side: a
+/// round of one fills the latency of the others.
 #[inline(always)]
-pub(super) fn encrypt<V: Lanes, K: RoundKeys<V>, const N: usize>(
+pub(super) fn encrypt<V: Lanes, K: Keys<V>, const N: usize>(
     keys: &K,
-    mut state: [V; N],
+    mut states: [V; N],
 ) -> [V; N] {
-    let keys = keys.fresh();
     for vector in 0..N {
-        state[vector] = state[vector].xor(keys.get(0, vector));
+        states[vector] = states[vector].xor(keys.get(0, vector));
     }
     for round in 1..ROUND_KEYS - 1 {
         for vector in 0..N {
-            state[vector] = state[vector].aes_round(keys.get(round, vector));
+            states[vector] = states[vector].aes_round(keys.get(round, vector)).in_order();
         }
     }
     for vector in 0..N {
-        state[vector] = state[vector].aes_last_round(keys.get(ROUND_KEYS - 1, vector));
+        states[vector] = states[vector].aes_last_round(keys.get(ROUND_KEYS - 1, vector));
     }
-    state
+    states
 }
 
-/// Two blocks of each lane under the same keys; side by side if the registers suffice.
+/// Two blocks of each lane under the same keys, side by side if the registers suffice.
 #[inline(always)]
-pub(super) fn encrypt_pair<V: Lanes, K: RoundKeys<V>, const N: usize>(
+pub(super) fn encrypt_two<V: Lanes, K: Keys<V>, const N: usize>(
     keys: &K,
     mut one: [V; N],
     mut two: [V; N],
@@ -36,15 +34,15 @@ pub(super) fn encrypt_pair<V: Lanes, K: RoundKeys<V>, const N: usize>(
     if 2 * N > V::STATES {
         return (encrypt(keys, one), encrypt(keys, two));
     }
-    let keys = keys.fresh();
     for vector in 0..N {
         one[vector] = one[vector].xor(keys.get(0, vector));
         two[vector] = two[vector].xor(keys.get(0, vector));
     }
     for round in 1..ROUND_KEYS - 1 {
         for vector in 0..N {
-            one[vector] = one[vector].aes_round(keys.get(round, vector));
-            two[vector] = two[vector].aes_round(keys.get(round, vector));
+            let key = keys.get(round, vector).in_order();
+            one[vector] = one[vector].aes_round(key).in_order();
+            two[vector] = two[vector].aes_round(key).in_order();
         }
     }
     for vector in 0..N {
@@ -60,20 +58,59 @@ pub(super) fn expand<V: Lanes, const N: usize>(
     token: V::Token,
     keys: &Sources<'_>,
     offset: usize,
-    schedule: &mut [V; ROUND_KEYS * VECTORS_MAX],
+    schedules: &mut [Schedule<V>; VECTORS_MAX],
 ) {
-    let last_word_rotated = V::splat(token, &ROTATE_LAST_WORD);
+    let step = KeyStep::new(token);
     let mut key: [V; N] = load(token, keys, offset);
-    schedule[..N].copy_from_slice(&key);
-    for round in 1..ROUND_KEYS {
-        let constant = V::splat(token, &ROUND_CONSTANTS[round - 1]);
+    for round in 0..ROUND_KEYS {
         for vector in 0..N {
-            let word = key[vector].shuffle_bytes(last_word_rotated).aes_last_round(constant);
-            let pairs = key[vector].xor(key[vector].shift_bytes::<4>());
-            let running = pairs.xor(pairs.shift_bytes::<8>());
-            key[vector] = running.xor(word);
-            schedule[round * N + vector] = key[vector];
+            schedules[vector][round] = key[vector];
+            key[vector] = step.next(token, round, key[vector]);
         }
+    }
+}
+
+/// Schedules both keys of each lane side by side: a round of a schedule waits for the one before.
+#[inline(always)]
+pub(super) fn expand_both<V: Lanes, const N: usize>(
+    token: V::Token,
+    keys: &Sources<'_>,
+    mac: &mut [Schedule<V>; VECTORS_MAX],
+    ctr: &mut [Schedule<V>; VECTORS_MAX],
+) {
+    let step = KeyStep::new(token);
+    let mut mac_key: [V; N] = load(token, keys, 0);
+    let mut ctr_key: [V; N] = load(token, keys, BLOCK_BYTES);
+    for round in 0..ROUND_KEYS {
+        for vector in 0..N {
+            mac[vector][round] = mac_key[vector];
+            mac_key[vector] = step.next(token, round, mac_key[vector]);
+            ctr[vector][round] = ctr_key[vector];
+            ctr_key[vector] = step.next(token, round, ctr_key[vector]);
+        }
+    }
+}
+
+/// From a round key to the next one.
+struct KeyStep<V> {
+    last_word_rotated: V,
+}
+
+impl<V: Lanes> KeyStep<V> {
+    #[inline(always)]
+    fn new(token: V::Token) -> Self {
+        Self { last_word_rotated: V::splat(token, &ROTATE_LAST_WORD) }
+    }
+
+    /// The key behind that of `round`; there is none behind the last.
+    #[inline(always)]
+    fn next(&self, token: V::Token, round: usize, key: V) -> V {
+        let Some(constant) = ROUND_CONSTANTS.get(round) else { return key };
+        let constant = V::splat(token, constant);
+        let word = key.shuffle_bytes(self.last_word_rotated).aes_last_round(constant);
+        let pairs = key.xor(key.shift_bytes::<4>());
+        let running = pairs.xor(pairs.shift_bytes::<8>());
+        running.xor(word)
     }
 }
 
@@ -98,6 +135,24 @@ pub(super) fn load<V: Lanes, R: Read, const N: usize>(
     blocks
 }
 
+/// Four blocks in a row of each lane.
+#[inline(always)]
+pub(super) fn load_four<V: Lanes, R: Read, const N: usize>(
+    token: V::Token,
+    messages: &R,
+    offset: usize,
+) -> [[V; N]; 4] {
+    let run = messages.run::<4>(offset);
+    let mut blocks = [[V::splat(token, &[0; BLOCK_BYTES]); N]; 4];
+    for vector in 0..N {
+        let four = run.blocks(token, vector);
+        for index in 0..4 {
+            blocks[index][vector] = four[index];
+        }
+    }
+    blocks
+}
+
 #[inline(always)]
 pub(super) fn xor<V: Lanes, const N: usize>(mut one: [V; N], two: [V; N]) -> [V; N] {
     for vector in 0..N {
@@ -107,72 +162,53 @@ pub(super) fn xor<V: Lanes, const N: usize>(mut one: [V; N], two: [V; N]) -> [V;
 }
 
 /// Where the round keys of a register come from.
-pub(super) trait RoundKeys<V> {
-    /// The same keys, of which the compiler knows nothing from before.
-    fn fresh(&self) -> Self;
+pub(super) trait Keys<V> {
+    /// Each register has its own: loading them keeps the load unit busy.
+    const ARE_MANY: bool;
 
+    /// The key of a round, for the lanes of register `vector`.
     fn get(&self, round: usize, vector: usize) -> V;
 }
 
-/// The keys of each lane, in the scratch.
-pub(super) struct LaneKeys<'a, V, const N: usize>(pub(super) &'a [V; ROUND_KEYS * VECTORS_MAX]);
+/// The round keys of AES-128 of the lanes of a register.
+pub(super) type Schedule<V> = [V; ROUND_KEYS];
 
-impl<V: Lanes, const N: usize> RoundKeys<V> for LaneKeys<'_, V, N> {
-    /// Four registers of lanes have 44 round keys. LLVM would load them once in front of a loop,
-    /// find that 32 registers cannot hold them and spill them to a stack that is not aligned to
-    /// cache lines, whereas in the scratch each is an aligned operand of its `aesenc`.
-    #[inline(always)]
-    fn fresh(&self) -> Self {
-        Self(black_box(self.0))
-    }
+/// Keys of each lane, in the scratch: a schedule for each register.
+pub(super) struct LaneKeys<'a, V>(pub(super) &'a [Schedule<V>; VECTORS_MAX]);
+
+impl<V: Lanes> Keys<V> for LaneKeys<'_, V> {
+    const ARE_MANY: bool = true;
 
     #[inline(always)]
     fn get(&self, round: usize, vector: usize) -> V {
-        self.0[round * N + vector]
+        self.0[vector][round]
     }
 }
 
 /// The keys of one register of lanes.
-pub(super) struct OneVector<'a, K> {
-    pub(super) keys: &'a K,
-    pub(super) vector: usize,
-}
+pub(super) struct OneSchedule<'a, V>(pub(super) &'a Schedule<V>);
 
-impl<V: Lanes, K: RoundKeys<V>> RoundKeys<V> for OneVector<'_, K> {
-    #[inline(always)]
-    fn fresh(&self) -> Self {
-        Self { keys: self.keys, vector: self.vector }
-    }
-
-    #[inline(always)]
-    fn get(&self, round: usize, _: usize) -> V {
-        self.keys.get(round, self.vector)
-    }
-}
-
-/// The same keys for all lanes.
-pub(super) struct SharedKeys<V>([V; ROUND_KEYS]);
-
-impl<V: Lanes> SharedKeys<V> {
-    #[inline(always)]
-    pub(super) fn new(token: V::Token, round_keys: &[[u8; BLOCK_BYTES]; ROUND_KEYS]) -> Self {
-        let mut keys = [V::splat(token, &round_keys[0]); ROUND_KEYS];
-        for round in 1..ROUND_KEYS {
-            keys[round] = V::splat(token, &round_keys[round]);
-        }
-        Self(keys)
-    }
-}
-
-impl<V: Lanes> RoundKeys<V> for SharedKeys<V> {
-    #[inline(always)]
-    fn fresh(&self) -> Self {
-        Self(self.0)
-    }
+impl<V: Lanes> Keys<V> for OneSchedule<'_, V> {
+    const ARE_MANY: bool = false;
 
     #[inline(always)]
     fn get(&self, round: usize, _: usize) -> V {
         self.0[round]
+    }
+}
+
+/// The same key for all lanes: one of the server's own.
+pub(super) struct SharedKey<'a, V: Lanes>(
+    pub(super) V::Token,
+    pub(super) &'a [[u8; BLOCK_BYTES]; ROUND_KEYS],
+);
+
+impl<V: Lanes> Keys<V> for SharedKey<'_, V> {
+    const ARE_MANY: bool = false;
+
+    #[inline(always)]
+    fn get(&self, round: usize, _: usize) -> V {
+        V::splat(self.0, &self.1[round])
     }
 }
 
@@ -226,7 +262,7 @@ pub(super) fn window(table: &'static [u8; 48], start: usize) -> &'static [u8; BL
 }
 
 /// Round keys of AES-128.
-pub(in crate::aead) const ROUND_KEYS: usize = 11;
+const ROUND_KEYS: usize = 11;
 
 /// Registers of the widest group.
 pub(super) const VECTORS_MAX: usize = 8;

@@ -1,0 +1,189 @@
+//! When a reply will leave: some time after the clock was read for it.
+//!
+//! The transmit timestamp is sealed, so it is written before the reply leaves: before all replies
+//! of the batch are sealed, and before those ahead of it are sent. Both take their time again and
+//! again, and what they took for earlier batches is a good guess of what they will take now. The
+//! worker measures it with two readings of the clock for each batch, and the engine writes
+//!
+//! ```text
+//! transmit = clock reading + lead + (place among the replies + ½) × time for one reply
+//! ```
+//!
+//! Half of the time for its own: the kernel has worked on a reply before it leaves, and goes on
+//! with it afterwards. Where in doubt the timestamp is rather too early, as it would be without
+//! all this; one from the future could break a nearby client's sums.
+
+use crate::limits::{BATCH_DATAGRAMS, DEPARTURE_GAIN_SHIFT, DEPARTURE_NOISE, DEPARTURE_SPAN_MAX};
+use crate::wire::timestamp::NtpTimestamp;
+
+/// What departures of one worker have taken so far.
+#[derive(Debug, Default)]
+pub(super) struct Departures {
+    /// By the logarithm of the number of replies: the fewer they are, the more each costs.
+    spans: [Spans; SIZES],
+    stamped: Option<Stamped>,
+}
+
+const SIZES: usize = BATCH_DATAGRAMS.ilog2() as usize + 1;
+
+/// Running estimates for batches of about one size; zero until one was sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spans {
+    /// From the reading of the clock until the replies are handed over.
+    lead: Estimate,
+    /// From one reply to the next.
+    reply: Estimate,
+}
+
+/// The batch that is about to leave.
+#[derive(Clone, Copy, Debug)]
+struct Stamped {
+    at: NtpTimestamp,
+    replies: usize,
+}
+
+/// Times of departure of one batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Schedule {
+    first: NtpTimestamp,
+    reply: i64,
+}
+
+impl Departures {
+    /// The departures of a batch of `replies` for which the clock was read just now.
+    pub(super) fn schedule(&mut self, now: NtpTimestamp, replies: usize) -> Schedule {
+        self.stamped = (replies > 0).then_some(Stamped { at: now, replies });
+        let Spans { lead, reply } = self.spans[size(replies)];
+        Schedule { first: now.plus(lead.0 + reply.0 / 2), reply: reply.0 }
+    }
+
+    /// Learns from the last batch: its replies were handed to the kernel from `started` until
+    /// `ended`. A clock that was stepped meanwhile, or a worker that was not let run, teaches
+    /// nothing.
+    pub(super) fn sent(&mut self, started: NtpTimestamp, ended: NtpTimestamp) {
+        let Some(Stamped { at, replies }) = self.stamped.take() else { return };
+        let (lead, send) = (started.seconds_since(at), ended.seconds_since(started));
+        let plausible = 0..=DEPARTURE_SPAN_MAX;
+        if plausible.contains(&lead) && plausible.contains(&send) {
+            let spans = &mut self.spans[size(replies)];
+            spans.lead.learn(lead);
+            spans.reply.learn(send / replies as i64);
+        }
+    }
+}
+
+fn size(replies: usize) -> usize {
+    (replies.clamp(1, BATCH_DATAGRAMS)).ilog2() as usize
+}
+
+impl Schedule {
+    /// When the reply at `place` leaves, counted among the replies.
+    pub(super) fn departure(self, place: usize) -> NtpTimestamp {
+        self.first.plus(place as i64 * self.reply)
+    }
+}
+
+/// A running estimate of a span of time, in units of 2⁻³² s.
+#[derive(Clone, Copy, Debug, Default)]
+struct Estimate(i64);
+
+impl Estimate {
+    /// Moves towards `sample`: down by a share of what it is off, up by the same share of no more
+    /// than half of the estimate. A preemption, many times as long as what is measured, leaves a
+    /// thirty-second part behind; and a new estimate, starting from nothing, is never too long.
+    fn learn(&mut self, sample: i64) {
+        let bound = (self.0 / 2).max(DEPARTURE_NOISE);
+        self.0 += (sample - self.0).min(bound) >> DEPARTURE_GAIN_SHIFT;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: NtpTimestamp = NtpTimestamp::from_unix(1_800_000_000, 999_999_000);
+    const MICROSECOND: i64 = (1 << 32) / 1_000_000;
+
+    /// Sends a batch after `lead`, one reply in each `reply`. How far each departure was off what
+    /// was written, if a reply leaves in the middle of its time.
+    fn send(departures: &mut Departures, replies: usize, lead: i64, reply: i64) -> Vec<i64> {
+        let schedule = departures.schedule(START, replies);
+        let started = START.plus(lead);
+        departures.sent(started, started.plus(replies as i64 * reply));
+        let left = |place: usize| started.plus(place as i64 * reply + reply / 2);
+        (0..replies).map(|place| left(place).seconds_since(schedule.departure(place))).collect()
+    }
+
+    #[test]
+    fn steady_costs_are_learned_for_every_place_and_size() {
+        let mut departures = Departures::default();
+        for _ in 0..200 {
+            for replies in [1, 2, 5, 8, 31, BATCH_DATAGRAMS] {
+                // A lone reply costs more.
+                let reply = MICROSECOND + 4 * MICROSECOND / replies as i64;
+                send(&mut departures, replies, 2 * MICROSECOND, reply);
+            }
+        }
+        for replies in [1, 2, 5, 8, 31, BATCH_DATAGRAMS] {
+            let reply = MICROSECOND + 4 * MICROSECOND / replies as i64;
+            for error in send(&mut departures, replies, 2 * MICROSECOND, reply) {
+                assert!(error.abs() < MICROSECOND / 5, "{replies} replies: {error} units");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_added_before_anything_is_known() {
+        let schedule = Departures::default().schedule(START, 3);
+        assert_eq!(schedule.departure(2), START);
+    }
+
+    #[test]
+    fn a_new_estimate_approaches_from_below() {
+        let mut departures = Departures::default();
+        for _ in 0..500 {
+            for error in send(&mut departures, 4, 3 * MICROSECOND, 2 * MICROSECOND) {
+                assert!(error >= 0, "{error} units before its time");
+            }
+        }
+    }
+
+    #[test]
+    fn preemptions_are_not_remembered() {
+        let mut departures = Departures::default();
+        for batch in 0..1000 {
+            let lead = if batch % 10 == 9 { 500 } else { 2 } * MICROSECOND;
+            send(&mut departures, 1, lead, 4 * MICROSECOND);
+        }
+        let error = send(&mut departures, 1, 2 * MICROSECOND, 4 * MICROSECOND)[0];
+        assert!(error.abs() < MICROSECOND / 5, "{error} units");
+    }
+
+    #[test]
+    fn a_change_of_load_is_followed() {
+        let mut departures = Departures::default();
+        for reply in [1, 9, 2] {
+            for _ in 0..200 {
+                send(&mut departures, 16, MICROSECOND, reply * MICROSECOND);
+            }
+            let error = send(&mut departures, 16, MICROSECOND, reply * MICROSECOND)[15];
+            assert!(error.abs() < MICROSECOND / 5, "{error} units");
+        }
+    }
+
+    #[test]
+    fn a_stepped_clock_and_a_batch_that_was_not_stamped_teach_nothing() {
+        let mut departures = Departures::default();
+        let hour = 3600 << 32;
+        for (started, ended) in [(-hour, -hour), (0, -hour), (hour, hour), (0, hour)] {
+            departures.schedule(START, 1);
+            departures.sent(START.plus(started), START.plus(ended));
+        }
+        departures.sent(START, START.plus(MICROSECOND));
+        departures.schedule(START, 0);
+        departures.sent(START, START.plus(MICROSECOND));
+        for replies in 1..=BATCH_DATAGRAMS {
+            assert_eq!(departures.schedule(START, replies).departure(replies - 1), START);
+        }
+    }
+}

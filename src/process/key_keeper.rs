@@ -1,0 +1,213 @@
+//! Keeps the master keys: on the disk, in the page that the roles read, and never too old.
+//!
+//! The supervisor owns the one keeper. It calls [`KeyKeeper::tick`] when [`KeyKeeper::next_due`]
+//! says so, and [`KeyKeeper::reload`] when the operator asks. All moments are arguments, in time
+//! since boot ([`since_boot`](crate::sys::boottime::since_boot)).
+//!
+//! A key is on the disk, as next, before it can become current: when a ring could not be written
+//! the server goes on with it in memory, and turns it no further until it is written. So a restart
+//! at any moment finds every key that cookies were made with.
+
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::aead::{Algorithm, NonceGenerator};
+use crate::config::checked::KeyRotation;
+use crate::cookie::ring::KeyRing;
+use crate::cookie::rotation::Rotation;
+use crate::cookie::store::{KeyFile, Loaded, Stamp, StoreError, WriteLock};
+use crate::limits::{KEY_FILE_LOOK_INTERVAL, KEY_FILE_RETRY_INTERVAL};
+use crate::page::key::KeyPage;
+
+/// Why the keys cannot be kept. Except at the start, the ring in use stays in use.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// The key file.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The page for the roles cannot be made.
+    #[error("cannot share the master keys with the roles: {0}; allow memfd_create and mmap")]
+    Page(#[from] io::Error),
+}
+
+/// What the keeper has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyEvent {
+    /// The ring has turned.
+    Turned {
+        /// Identifier.
+        current: u32,
+    },
+    /// The keys of the file are in use.
+    Taken {
+        /// Identifier of the current key.
+        current: u32,
+    },
+}
+
+impl fmt::Display for KeyEvent {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Turned { current } => {
+                write!(out, "the master keys were rotated; {current:08X} is current now")
+            }
+            Self::Taken { current } => {
+                write!(out, "new master keys were read; {current:08X} is current now")
+            }
+        }
+    }
+}
+
+/// See the module.
+pub struct KeyKeeper {
+    file: KeyFile,
+    /// The version of the file that was read or written last; in `external` mode, looked at last.
+    known: Option<Stamp>,
+    ring: KeyRing,
+    page: KeyPage,
+    mode: Mode,
+}
+
+enum Mode {
+    /// We make the keys.
+    Own {
+        _lock: WriteLock,
+        rotation: Rotation,
+        random: Box<NonceGenerator>,
+        /// When to try again to write a ring that is not on the disk.
+        unsaved: Option<Duration>,
+    },
+    /// Another program replaces the file.
+    External { look_at: Duration },
+}
+
+impl KeyKeeper {
+    /// Reads the keys in `directory`, or makes them if they are ours to make and there are none.
+    pub fn open(
+        directory: &Path,
+        rotation: KeyRotation,
+        mut random: NonceGenerator,
+        now: Duration,
+    ) -> Result<Self, KeeperError> {
+        let file = KeyFile::in_directory(directory);
+        let (Loaded { ring, stamp, .. }, mode) = match rotation {
+            KeyRotation::Every(interval) => {
+                let lock = file.lock()?;
+                let loaded = file.load_or_create(Algorithm::AesSivCmac256, &mut random)?;
+                let rotation = Rotation::new(interval, loaded.age, now);
+                let random = Box::new(random);
+                (loaded, Mode::Own { _lock: lock, rotation, random, unsaved: None })
+            }
+            KeyRotation::External => {
+                (file.load()?, Mode::External { look_at: now + KEY_FILE_LOOK_INTERVAL })
+            }
+        };
+        let page = KeyPage::create(&ring)?;
+        Ok(Self { file, known: Some(stamp), ring, page, mode })
+    }
+
+    /// The page, for handing over to roles.
+    pub fn page(&self) -> BorrowedFd<'_> {
+        self.page.file()
+    }
+
+    /// The ring in use.
+    pub fn ring(&self) -> &KeyRing {
+        &self.ring
+    }
+
+    /// How long until [`KeyKeeper::tick`] has something to do.
+    pub fn next_due(&self, now: Duration) -> Duration {
+        match &self.mode {
+            Mode::Own { unsaved: Some(retry_at), .. } => retry_at.saturating_sub(now),
+            Mode::Own { rotation, .. } => rotation.due_in(now),
+            Mode::External { look_at } => look_at.saturating_sub(now),
+        }
+    }
+
+    /// Does what is due: turns the ring, writes what could not be written, or looks whether the
+    /// file was replaced.
+    pub fn tick(&mut self, now: Duration) -> Result<Option<KeyEvent>, KeeperError> {
+        if !self.next_due(now).is_zero() {
+            return Ok(None);
+        }
+        match &mut self.mode {
+            Mode::Own { unsaved: Some(_), .. } => self.save(now).map(|()| None),
+            Mode::Own { .. } => self.turn(now).map(Some),
+            Mode::External { look_at } => {
+                *look_at = now + KEY_FILE_LOOK_INTERVAL;
+                self.look(now)
+            }
+        }
+    }
+
+    /// Takes the keys of a file that somebody has replaced; a file that is gone is written again. A
+    /// file that is no good is an error, and stays as it is; the ring in use stays in use.
+    pub fn reload(&mut self, now: Duration) -> Result<Option<KeyEvent>, KeeperError> {
+        if let Mode::Own { .. } = self.mode {
+            match self.file.stamp()? {
+                None => return self.save(now).map(|()| None),
+                found if found == self.known => return Ok(None),
+                Some(_) => {}
+            }
+        }
+        self.take_file(now).map(Some)
+    }
+
+    /// Another rule for the same keys. Who makes the keys cannot change without a restart: `false`
+    /// is returned then, and nothing has changed.
+    pub fn set_rotation(&mut self, to: KeyRotation) -> bool {
+        match (&mut self.mode, to) {
+            (Mode::Own { rotation, .. }, KeyRotation::Every(interval)) => {
+                rotation.set_interval(interval);
+                true
+            }
+            (Mode::External { .. }, KeyRotation::External) => true,
+            _ => false,
+        }
+    }
+
+    /// Turns the ring. First to every reader, whose old ring has the new current key as its next;
+    /// then to the disk, whose old file has it too.
+    fn turn(&mut self, now: Duration) -> Result<KeyEvent, KeeperError> {
+        if let Mode::Own { rotation, random, .. } = &mut self.mode {
+            self.ring.rotate(|bytes| random.fill(bytes));
+            rotation.turned(now);
+        }
+        self.page.publish(&self.ring);
+        self.save(now)?;
+        Ok(KeyEvent::Turned { current: self.ring.current().id() })
+    }
+
+    fn save(&mut self, now: Duration) -> Result<(), KeeperError> {
+        let Mode::Own { rotation, unsaved, .. } = &mut self.mode else { return Ok(()) };
+        *unsaved = Some(now + KEY_FILE_RETRY_INTERVAL);
+        self.known = Some(self.file.save(&self.ring, rotation.age(now), self.known)?);
+        *unsaved = None;
+        Ok(())
+    }
+
+    /// One attempt for each version of the file, so one message if it is no good.
+    fn look(&mut self, now: Duration) -> Result<Option<KeyEvent>, KeeperError> {
+        let found = self.file.stamp()?;
+        if std::mem::replace(&mut self.known, found) == found {
+            return Ok(None);
+        }
+        self.take_file(now).map(Some)
+    }
+
+    fn take_file(&mut self, now: Duration) -> Result<KeyEvent, KeeperError> {
+        let loaded = self.file.load()?;
+        self.known = Some(loaded.stamp);
+        self.ring = loaded.ring;
+        if let Mode::Own { rotation, unsaved, .. } = &mut self.mode {
+            rotation.reset(loaded.age, now);
+            *unsaved = None;
+        }
+        self.page.publish(&self.ring);
+        Ok(KeyEvent::Taken { current: self.ring.current().id() })
+    }
+}

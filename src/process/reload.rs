@@ -1,0 +1,147 @@
+//! What a reload can change, and what it cannot.
+
+use super::certificates::Certificates;
+use super::key_keeper::KeeperError;
+use crate::config::checked::{KeSettings, KeyRotation, Settings};
+use crate::config::file::FileError;
+use crate::ke::tls::PairError;
+use crate::sys::socket::UdpOptions;
+
+/// Why a reload changes nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReloadError {
+    /// The configuration.
+    #[error(transparent)]
+    Configuration(#[from] FileError),
+    /// A certificate or its key.
+    #[error(transparent)]
+    Certificate(#[from] PairError),
+    /// The master keys.
+    #[error(transparent)]
+    Keys(#[from] KeeperError),
+}
+
+/// A configuration that was read again.
+pub(super) struct Reread {
+    /// Settings that hold from now on.
+    pub(super) settings: Settings,
+    /// Certificates that are shown from now on; none without key establishment.
+    pub(super) certificates: Option<Certificates>,
+    /// The keys that have changed and wait for a restart.
+    pub(super) restart_needed: Vec<&'static str>,
+}
+
+impl Reread {
+    /// What comes of `new` while `running` holds.
+    pub(super) fn new(running: &Settings, new: &Settings) -> Result<Self, ReloadError> {
+        let restart_needed = restart_needed(running, new);
+        let mut settings = running.clone();
+        let mut certificates = None;
+        if is_same_maker(running.rotation, new.rotation) {
+            settings.rotation = new.rotation;
+        }
+        if let (Some(ke), Some(new)) = (&mut settings.ke, &new.ke) {
+            certificates = Some(Certificates::read(&new.certificates)?);
+            ke.certificates.clone_from(&new.certificates);
+            ke.ntp_server.clone_from(&new.ntp_server);
+            ke.timeout = new.timeout;
+        }
+        Ok(Self { settings, certificates, restart_needed })
+    }
+}
+
+/// The keys whose change takes a restart. Every setting is named here, so that a new one has to be
+/// decided on.
+fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let Settings { state_directory, ntp_listen, udp, workers, port, clock, ke, rotation } = old;
+    let UdpOptions { bind_device, busy_poll, dscp, receive_buffer_bytes, send_buffer_bytes } = udp;
+    let mut changed = vec![
+        ("state_directory", *state_directory != new.state_directory),
+        ("ntp.listen", *ntp_listen != new.ntp_listen),
+        ("ntp.bind_device", *bind_device != new.udp.bind_device),
+        ("ntp.busy_poll_microseconds", *busy_poll != new.udp.busy_poll),
+        ("ntp.dscp", *dscp != new.udp.dscp),
+        ("ntp.receive_buffer_bytes", *receive_buffer_bytes != new.udp.receive_buffer_bytes),
+        ("ntp.send_buffer_bytes", *send_buffer_bytes != new.udp.send_buffer_bytes),
+        ("ntp.workers", workers.count != new.workers.count),
+        ("ntp.cpus", workers.cpus != new.workers.cpus),
+        ("ntp.port", *port != new.port),
+        ("clock.source", clock.source != new.clock.source),
+        ("clock.stratum", clock.stratum != new.clock.stratum),
+        ("keys.rotate", !is_same_maker(*rotation, new.rotation)),
+    ];
+    match (ke, &new.ke) {
+        (Some(old), Some(new)) => changed.extend(restart_needed_ke(old, new)),
+        (None, None) => {}
+        (Some(_), None) | (None, Some(_)) => {
+            changed.push(("ke.certificate (key establishment on or off)", true));
+        }
+    }
+    changed.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key)).collect()
+}
+
+/// Whether the same program makes the master keys; how often is no matter of a restart.
+fn is_same_maker(old: KeyRotation, new: KeyRotation) -> bool {
+    std::mem::discriminant(&old) == std::mem::discriminant(&new)
+}
+
+fn restart_needed_ke(old: &KeSettings, new: &KeSettings) -> [(&'static str, bool); 3] {
+    // Not so: certificates, ntp_server, timeout.
+    let KeSettings { listen, processes, connections_max, .. } = old;
+    [
+        ("ke.listen", *listen != new.listen),
+        ("ke.processes", *processes != new.processes),
+        ("ke.connections_max", *connections_max != new.connections_max),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::checked::parse;
+
+    #[test]
+    fn what_needs_a_restart_is_named_one_by_one() {
+        let ke = "[ke]\ncertificate = \"a\"\nkey = \"b\"\n";
+        let old = parse(ke).expect("good");
+        assert!(restart_needed(&old, &old).is_empty());
+        for (text, expected) in [
+            (
+                "state_directory = \"/x\"\n[ntp]\nlisten = [\"::1\"]\nbind_device = \"lo\"\n\
+              dscp = 46\nreceive_buffer_bytes = 65536\nsend_buffer_bytes = 65536\n\
+              workers = 3\ncpus = \"0\"\n\
+              port = \"uring\"\n[clock]\nsource = \"local\"\nstratum = 4\n\
+              [keys]\nrotate = \"external\"\n",
+                vec![
+                    "state_directory",
+                    "ntp.listen",
+                    "ntp.bind_device",
+                    "ntp.dscp",
+                    "ntp.receive_buffer_bytes",
+                    "ntp.send_buffer_bytes",
+                    "ntp.workers",
+                    "ntp.cpus",
+                    "ntp.port",
+                    "clock.source",
+                    "clock.stratum",
+                    "keys.rotate",
+                    "ke.certificate (key establishment on or off)",
+                ],
+            ),
+            (
+                &format!("{ke}listen = [\"::1\"]\nprocesses = 3\nconnections_max = 4\n"),
+                vec!["ke.listen", "ke.processes", "ke.connections_max"],
+            ),
+            (
+                &format!(
+                    "{ke}ntp_server = \"a.example\"\ntimeout_seconds = 1.0\n\
+                       [[ke.certificates]]\ncertificate = \"c\"\nkey = \"d\"\n\
+                       [keys]\nrotate_every = \"2 days\"\n"
+                ),
+                vec![],
+            ),
+        ] {
+            assert_eq!(restart_needed(&old, &parse(text).expect(text)), expected, "{text}");
+        }
+    }
+}
