@@ -302,6 +302,27 @@ pub const ROLE_STOP_WAIT: Duration = Duration::from_secs(5);
 /// How long the supervisor waits for a role to say that it serves. Roles start in milliseconds.
 pub const ROLE_READY_WAIT: Duration = Duration::from_secs(10);
 
+/// Permissions of the control socket unless configured. Its owner and root: a reload and a rotation
+/// are behind it, and three rotations end the life of every cookie.
+pub const CONTROL_MODE_DEFAULT: u32 = 0o600;
+
+/// Clients of the control socket at one time; others wait in the kernel's queue. A client is one
+/// command of an operator.
+pub const CONTROL_CLIENTS_MAX: usize = 16;
+
+/// That queue.
+pub const CONTROL_BACKLOG: i32 = 128;
+
+/// The longest request, without the end of its line: a version and a name.
+pub const CONTROL_REQUEST_BYTES_MAX: usize = 1024;
+
+/// How long a client of the control socket may be silent, or leave an answer unread.
+pub const CONTROL_CLIENT_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a command waits for the server's answer: silent clients before it may have to be
+/// dropped first, and a reload waits for every role.
+pub const CONTROL_ANSWER_WAIT: Duration = Duration::from_secs(15);
+
 // The command line (src/cli)
 
 /// UDP port of `serve` without a configuration: free for every user, and 123 to the eye.
@@ -337,4 +358,5 @@ const _: () = assert!(KE_REQUEST_BYTES_MAX >= 1024, "RFC 8915 section 4");
 const _: () = assert!(
     KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + KE_HANDSHAKE_BYTES_MAX + KE_READ_BYTES
 );
+const _: () = assert!(CONTROL_ANSWER_WAIT.as_millis() > 2 * CONTROL_CLIENT_WAIT.as_millis());
 const _: () = assert!(ADDRESS_WAIT.as_millis() > WORKER_DRAIN_WAIT.as_millis());

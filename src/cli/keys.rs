@@ -6,16 +6,17 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
-use super::serve::home_state_directory;
-use super::{EXIT_FAILURE, EXIT_USAGE, fail};
+use super::place::{Place, PlaceError};
+use super::{EXIT_FAILURE, fail};
 use crate::aead::{MasterKey, NonceGenerator};
 use crate::config::checked::KeyRotation;
-use crate::config::file::{self, FileError};
 use crate::cookie::ntskeys::{self, ParseError};
 use crate::cookie::rotation::Rotation;
 use crate::cookie::store::{self, KeyFile, Loaded, StoreError};
+use crate::process::control::{AskError, Request, ask};
+use crate::process::status::Rotated;
 use crate::sys::file::replace_private;
 
 #[derive(Debug, Subcommand)]
@@ -28,7 +29,7 @@ pub(super) enum KeysCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Make the next key current and a new one next; not while the server runs
+    /// Make the next key current and a new one next, in a running server or in its file
     Rotate {
         #[command(flatten)]
         place: Place,
@@ -52,24 +53,13 @@ pub(super) enum KeysCommand {
     },
 }
 
-/// Whose keys.
-#[derive(Debug, Args)]
-pub(super) struct Place {
-    /// The server's configuration file; without it, the keys of `timeball serve` without one
-    #[arg(long, value_name = "FILE", conflicts_with = "state_directory")]
-    config: Option<PathBuf>,
-    /// The server's state directory
-    #[arg(long, value_name = "FOLDER")]
-    state_directory: Option<PathBuf>,
-}
-
 /// Why `timeball keys` failed.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
-    Config(#[from] FileError),
-    #[error("there is no home directory to look for keys in; give --config or --state-directory")]
-    NoHome,
+    Place(#[from] PlaceError),
+    #[error(transparent)]
+    Ask(#[from] AskError),
     #[error(
         "there are no master keys in {}; the first `timeball serve` makes them; --config or \
          --state-directory names another place",
@@ -116,7 +106,7 @@ impl From<StoreError> for Error {
 pub(super) fn run(command: &KeysCommand) -> ExitCode {
     match execute(command, &mut io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error @ Error::Config(_)) => fail(EXIT_USAGE, error),
+        Err(Error::Place(error)) => fail(error.exit_code(), error),
         Err(error) => fail(EXIT_FAILURE, error),
     }
 }
@@ -124,7 +114,7 @@ pub(super) fn run(command: &KeysCommand) -> ExitCode {
 fn execute(command: &KeysCommand, out: &mut impl Write) -> Result<(), Error> {
     match command {
         KeysCommand::Show { place, json } => {
-            let (file, rotation) = place.find()?;
+            let (file, rotation) = find(place)?;
             let shown = Shown::new(&file, &file.load()?, rotation);
             if *json { shown.print_json(out) } else { shown.print(out) }
         }
@@ -134,22 +124,22 @@ fn execute(command: &KeysCommand, out: &mut impl Write) -> Result<(), Error> {
     }
 }
 
-impl Place {
-    fn find(&self) -> Result<(KeyFile, KeyRotation), Error> {
-        let (directory, rotation) = match (&self.config, &self.state_directory) {
-            (Some(config), _) => {
-                let settings = file::read(config)?;
-                (settings.state_directory, settings.rotation)
-            }
-            (None, Some(directory)) => (directory.clone(), KeyRotation::default()),
-            (None, None) => (home_state_directory().ok_or(Error::NoHome)?, KeyRotation::default()),
-        };
-        Ok((KeyFile::in_directory(&directory), rotation))
-    }
+fn find(place: &Place) -> Result<(KeyFile, KeyRotation), Error> {
+    let found = place.find()?;
+    Ok((KeyFile::in_directory(&found.state_directory), found.rotation))
 }
 
 fn rotate(place: &Place, out: &mut impl Write) -> Result<(), Error> {
-    let (file, rotation) = place.find()?;
+    match ask::<Rotated>(&place.find()?.control_socket, Request::RotateKeys) {
+        Ok(Rotated { current }) => {
+            writeln!(out, "{current} is current now in the running server")?;
+            return Ok(());
+        }
+        // Then the file is ours to change.
+        Err(AskError::NoServer(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let (file, rotation) = find(place)?;
     if rotation == KeyRotation::External {
         return Err(Error::External);
     }
@@ -163,7 +153,7 @@ fn rotate(place: &Place, out: &mut impl Write) -> Result<(), Error> {
 }
 
 fn import(from: &Path, place: &Place, out: &mut impl Write) -> Result<(), Error> {
-    let (file, rotation) = place.find()?;
+    let (file, rotation) = find(place)?;
     if rotation == KeyRotation::External {
         return Err(Error::External);
     }
@@ -195,7 +185,7 @@ fn is_of_ntpd_rs(bytes: &[u8]) -> bool {
 }
 
 fn export(to: &Path, place: &Place, nks0: bool, out: &mut impl Write) -> Result<(), Error> {
-    let (file, _) = place.find()?;
+    let (file, _) = find(place)?;
     let Loaded { ring, age, .. } = file.load()?;
     let text = if nks0 {
         ntskeys::emit_old(&ring, age.as_secs_f64()).ok_or(Error::Mixed)?
@@ -312,7 +302,7 @@ fn fingerprint(key: &MasterKey) -> String {
 }
 
 /// Whole minutes, or seconds below one.
-fn in_words(time: Duration) -> String {
+pub(super) fn in_words(time: Duration) -> String {
     let seconds = time.as_secs();
     let whole = if seconds < 60 { seconds } else { seconds - seconds % 60 };
     humantime::format_duration(Duration::from_secs(whole)).to_string()

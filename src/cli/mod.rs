@@ -3,7 +3,9 @@
 mod banner;
 pub mod cert;
 mod config;
+mod control;
 mod keys;
+mod place;
 mod query;
 mod serve;
 
@@ -39,6 +41,12 @@ enum Command {
     Serve(serve::ServeArguments),
     /// Ask a server for authenticated time, as an NTS client; never touches the clock
     Query(query::QueryArguments),
+    /// Show what a running server does, and how it fares
+    Status(control::Show),
+    /// Show everything that a running server has counted
+    Serverstats(control::Show),
+    /// Let a running server read its configuration, certificates and keys again
+    Reload(place::Place),
     /// Make or show certificates
     Cert(cert::CertArgs),
     /// Show, rotate, import or export the master keys of cookies
@@ -68,6 +76,9 @@ pub fn run() -> ExitCode {
     match command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Query(arguments) => query::run(&arguments),
+        Command::Status(arguments) => control::status(&arguments),
+        Command::Serverstats(arguments) => control::serverstats(&arguments),
+        Command::Reload(place) => control::reload(&place),
         Command::Cert(arguments) => match cert::run(arguments) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(EXIT_FAILURE, error),

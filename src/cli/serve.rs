@@ -18,7 +18,8 @@ use crate::certificate::describe::{Description, describe};
 use crate::certificate::{MakeError, WriteError, self_signed};
 use crate::clock::source;
 use crate::config::checked::{
-    ClockSettings, KeSettings, KeyRotation, PairFiles, Settings, UnavailableCpu, WorkerSettings,
+    ClockSettings, ControlSettings, KeSettings, KeyRotation, PairFiles, Settings, UnavailableCpu,
+    WorkerSettings,
 };
 use crate::config::file::{self, FileError};
 use crate::ke::tls::PairError;
@@ -28,6 +29,7 @@ use crate::limits::{
 };
 use crate::net::PortChoice;
 use crate::process::certificates::Certificates;
+use crate::process::control::{Control, ControlError};
 use crate::process::key_keeper::{KeeperError, KeyKeeper};
 use crate::process::pages::Pages;
 use crate::process::service_manager;
@@ -79,6 +81,8 @@ enum Error {
     #[error(transparent)]
     Socket(#[from] SocketError),
     #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
     MakeCertificate(#[from] MakeError),
     #[error(transparent)]
     WriteCertificate(#[from] WriteError),
@@ -104,8 +108,8 @@ pub(super) fn run(arguments: &ServeArguments) -> ExitCode {
     }
 }
 
-/// In this order: systemd's sockets, settings, state directory, keys, certificates, sockets, pages,
-/// roles. Nothing runs and nothing is printed before all of it is there.
+/// In this order: systemd's sockets, settings, state directory, keys, certificates, sockets, the
+/// control socket, pages, roles. Nothing runs and nothing is printed before all of it is there.
 fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     // First of all: their numbers are theirs only until something else is opened.
     let activated = service_manager::activated().map_err(SocketError::Activation)?;
@@ -141,6 +145,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         first.and_then(|pair| describe(pair.certificate_pem.as_bytes()).ok()).unwrap_or_default();
     let banner =
         Banner { settings: &settings, chain: &chain, cpus: &cpus, ke_processes }.to_string();
+    let control = Control::open(&settings.control_socket(), settings.control.mode)?;
     let pages = Pages::create(keys, cpus.len(), ke_processes).map_err(Error::Pages)?;
     let responder = ResponderStart {
         cpus,
@@ -149,8 +154,16 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         clock: settings.clock,
     };
     let configuration = arguments.config.clone();
-    let server =
-        Server { settings, configuration, sockets, pages, responder, certificates, ke_processes };
+    let server = Server {
+        settings,
+        configuration,
+        sockets,
+        pages,
+        control,
+        responder,
+        certificates,
+        ke_processes,
+    };
     server.run(|| print!("{banner}"))?;
     Ok(())
 }
@@ -223,6 +236,7 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
             connections_max: KE_CONNECTIONS_DEFAULT,
         }),
         rotation: KeyRotation::default(),
+        control: ControlSettings::default(),
     })
 }
 

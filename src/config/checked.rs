@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,11 +13,11 @@ use super::raw::{self, ConfigError, Profile, Raw};
 use crate::clock::source::Source;
 use crate::ke::negotiate::NtpServer;
 use crate::limits::{
-    BUSY_POLL_APPLIANCE, BUSY_POLL_MICROSECONDS, CERTIFICATE_PAIRS_MAX, KE_CONNECTIONS_DEFAULT,
-    KE_CONNECTIONS_MAX, KE_PROCESSES_DEFAULT_MAX, KE_PROCESSES_MAX, KE_TIMEOUT_DEFAULT,
-    KE_TIMEOUT_SECONDS, KERNEL_STRATUM_DEFAULT, KEY_ROTATION, KEY_ROTATION_DEFAULT,
-    LOCAL_STRATUM_DEFAULT, NTP_PORT, NTS_KE_PORT, SOCKET_BUFFER_BYTES, SOCKETS_PER_WORKER,
-    WORKERS_MAX,
+    BUSY_POLL_APPLIANCE, BUSY_POLL_MICROSECONDS, CERTIFICATE_PAIRS_MAX, CONTROL_MODE_DEFAULT,
+    KE_CONNECTIONS_DEFAULT, KE_CONNECTIONS_MAX, KE_PROCESSES_DEFAULT_MAX, KE_PROCESSES_MAX,
+    KE_TIMEOUT_DEFAULT, KE_TIMEOUT_SECONDS, KERNEL_STRATUM_DEFAULT, KEY_ROTATION,
+    KEY_ROTATION_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT, NTS_KE_PORT, SOCKET_BUFFER_BYTES,
+    SOCKETS_PER_WORKER, WORKERS_MAX,
 };
 use crate::net::PortChoice;
 use crate::sys::socket::UdpOptions;
@@ -41,6 +41,36 @@ pub struct Settings {
     pub ke: Option<KeSettings>,
     /// When master keys are replaced.
     pub rotation: KeyRotation,
+    /// Where commands come from.
+    pub control: ControlSettings,
+}
+
+impl Settings {
+    /// Path of the control socket.
+    pub fn control_socket(&self) -> PathBuf {
+        let socket = self.control.socket.clone();
+        socket.unwrap_or_else(|| default_control_socket(&self.state_directory))
+    }
+}
+
+/// Path of the control socket of a server that keeps its keys in `state_directory`.
+pub fn default_control_socket(state_directory: &Path) -> PathBuf {
+    state_directory.join("control")
+}
+
+/// The control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSettings {
+    /// Its path; by default in the state directory.
+    pub socket: Option<PathBuf>,
+    /// Its permissions.
+    pub mode: u32,
+}
+
+impl Default for ControlSettings {
+    fn default() -> Self {
+        Self { socket: None, mode: CONTROL_MODE_DEFAULT }
+    }
 }
 
 /// Who makes new master keys, and when.
@@ -176,6 +206,7 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         clock: clock(text, &raw.clock)?,
         ke: ke(text, &raw.ke)?,
         rotation: rotation(text, &raw.keys)?,
+        control: control(text, &raw.control)?,
     })
 }
 
@@ -200,6 +231,21 @@ fn rotation(text: &str, raw: &raw::RawKeys) -> Result<KeyRotation, ConfigError> 
         Some(raw::Rotate::External) => KeyRotation::External,
         _ => KeyRotation::Every(interval),
     })
+}
+
+fn control(text: &str, raw: &raw::RawControl) -> Result<ControlSettings, ConfigError> {
+    let mode = match &raw.mode {
+        None => CONTROL_MODE_DEFAULT,
+        Some(mode) => u32::from_str_radix(mode.get_ref(), 8)
+            .ok()
+            .filter(|bits| bits & !0o770 == 0 && bits & 0o600 == 0o600)
+            .ok_or_else(|| {
+                let what = "mode must be permissions such as \"0600\" or, for a group, \"0660\"; \
+                            others have none, since a reload is behind it";
+                ConfigError::at(text, mode, what.to_owned())
+            })?,
+    };
+    Ok(ControlSettings { socket: raw.socket.clone(), mode })
 }
 
 fn udp(text: &str, raw: &raw::RawNtp, profile: Profile) -> Result<UdpOptions, ConfigError> {
@@ -465,6 +511,10 @@ mod tests {
         assert!(message("[keys]\nrotate_every = \"soon\"").contains("from \"1 hour\""));
         assert!(message("[keys]\nrotate_every = []").contains("expected a time such as"));
         assert!(message("[keys]\nrotate = \"never\"").starts_with("line 2: "));
+        for mode in ["0666", "0060", "600x", ""] {
+            let text = format!("[control]\nmode = \"{mode}\"");
+            assert!(message(&text).starts_with("line 2: mode must be"), "{mode}");
+        }
         for name in ["", "a/b", "two words", "sixteen-letters-"] {
             let text = format!("[ntp]\nbind_device = \"{name}\"");
             assert!(message(&text).starts_with("line 2: bind_device must be"), "{name}");

@@ -243,6 +243,27 @@ pub const KEYS: &[Key] = &[
             "lives for two to three of these; a client that sleeps longer has to fetch new ones.",
         ],
     },
+    Key {
+        section: "control",
+        name: "socket",
+        sample: "\"/run/timeball/control\"",
+        is_default: false,
+        help: &[
+            "Unix socket of `timeball status`, `serverstats`, `reload` and `keys rotate`, of this",
+            "user and group. Default: \"control\" in the state directory. For a group choose a",
+            "directory that it may enter.",
+        ],
+    },
+    Key {
+        section: "control",
+        name: "mode",
+        sample: "\"0600\"",
+        is_default: true,
+        help: &[
+            "Permissions of that socket: \"0660\" lets its group use it too. Whoever may use it",
+            "can reload the configuration and rotate keys.",
+        ],
+    },
 ];
 
 /// The sample file: every key with its help and its default, valid as it stands.

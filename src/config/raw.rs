@@ -20,6 +20,7 @@ pub struct Raw {
     pub(super) clock: RawClock,
     pub(super) ke: RawKe,
     pub(super) keys: RawKeys,
+    pub(super) control: RawControl,
 }
 
 /// Section `ntp`.
@@ -82,6 +83,14 @@ pub(super) struct RawPair {
 pub(super) struct RawKeys {
     pub(super) rotate: Option<Rotate>,
     pub(super) rotate_every: Option<Spanned<Interval>>,
+}
+
+/// Section `control`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawControl {
+    pub(super) socket: Option<PathBuf>,
+    pub(super) mode: Option<Spanned<String>>,
 }
 
 /// Who makes new master keys.

@@ -124,6 +124,15 @@ impl Certificates {
         self.0.iter().map(|pair| pair.text.clone()).collect()
     }
 
+    /// The files of those whose content is not among `old`.
+    pub(super) fn new_since(&self, old: &Self) -> impl Iterator<Item = &Path> {
+        let is_new = |new: &&Watched| {
+            let is_same = |old: &Watched| old.text.certificate_pem == new.text.certificate_pem;
+            !old.0.iter().any(is_same)
+        };
+        self.0.iter().filter(is_new).map(|pair| pair.files.certificate.as_path())
+    }
+
     /// Says what an operator must know about the pairs.
     pub(super) fn warn(&self) {
         self.0.iter().for_each(|pair| pair.text.warn());

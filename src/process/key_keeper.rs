@@ -31,6 +31,12 @@ pub enum KeeperError {
     /// The page for the roles cannot be made.
     #[error("cannot share the master keys with the roles: {0}; allow memfd_create and mmap")]
     Page(#[from] io::Error),
+    /// The keys are not ours to rotate.
+    #[error(
+        "another program makes these keys (keys.rotate = \"external\"); rotate them there, and \
+         the server follows"
+    )]
+    External,
 }
 
 /// What the keeper has done.
@@ -46,6 +52,15 @@ pub enum KeyEvent {
         /// Identifier of the current key.
         current: u32,
     },
+}
+
+/// The times of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RotationTimes {
+    /// Age of the newest key.
+    pub newest_age: Duration,
+    /// How long until the ring turns.
+    pub due_in: Duration,
 }
 
 impl fmt::Display for KeyEvent {
@@ -117,6 +132,26 @@ impl KeyKeeper {
     /// The ring in use.
     pub fn ring(&self) -> &KeyRing {
         &self.ring
+    }
+
+    /// The times of the ring; none when another program makes the keys.
+    pub fn rotation_times(&self, now: Duration) -> Option<RotationTimes> {
+        match &self.mode {
+            Mode::Own { rotation, .. } => {
+                Some(RotationTimes { newest_age: rotation.age(now), due_in: rotation.due_in(now) })
+            }
+            Mode::External { .. } => None,
+        }
+    }
+
+    /// Turns the ring before it is time. One that is not on the disk has to be written first.
+    pub fn rotate(&mut self, now: Duration) -> Result<KeyEvent, KeeperError> {
+        match self.mode {
+            Mode::External { .. } => return Err(KeeperError::External),
+            Mode::Own { unsaved: Some(_), .. } => self.save(now)?,
+            Mode::Own { .. } => {}
+        }
+        self.turn(now)
     }
 
     /// How long until [`KeyKeeper::tick`] has something to do.

@@ -11,6 +11,7 @@
 
 pub mod certificates;
 pub mod channel;
+pub mod control;
 pub mod handover;
 pub mod key_establishment;
 pub mod key_keeper;
@@ -22,6 +23,7 @@ pub mod service_manager;
 mod signals;
 pub mod sockets;
 pub mod start;
+pub mod status;
 mod supervised;
 pub mod supervisor;
 

@@ -2,7 +2,7 @@
 
 use super::certificates::Certificates;
 use super::key_keeper::KeeperError;
-use crate::config::checked::{KeSettings, KeyRotation, Settings};
+use crate::config::checked::{ControlSettings, KeSettings, KeyRotation, Settings};
 use crate::config::file::FileError;
 use crate::ke::tls::PairError;
 use crate::sys::socket::UdpOptions;
@@ -27,7 +27,9 @@ pub(super) struct Reread {
     pub(super) settings: Settings,
     /// Certificates that are shown from now on; none without key establishment.
     pub(super) certificates: Option<Certificates>,
-    /// The keys that have changed and wait for a restart.
+    /// The keys of the configuration that have changed and hold.
+    pub(super) holds: Vec<&'static str>,
+    /// Those that have changed and wait for a restart.
     pub(super) restart_needed: Vec<&'static str>,
 }
 
@@ -46,14 +48,34 @@ impl Reread {
             ke.ntp_server.clone_from(&new.ntp_server);
             ke.timeout = new.timeout;
         }
-        Ok(Self { settings, certificates, restart_needed })
+        let holds = changed_in_place(running, &settings);
+        Ok(Self { settings, certificates, holds, restart_needed })
     }
+}
+
+/// What distinguishes settings from those before that the server goes on with.
+fn changed_in_place(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let mut changed = vec![("keys.rotate_every", old.rotation != new.rotation)];
+    if let (Some(old), Some(new)) = (&old.ke, &new.ke) {
+        changed.extend([
+            ("ke.certificate", old.certificates != new.certificates),
+            ("ke.ntp_server", old.ntp_server != new.ntp_server),
+            ("ke.timeout_seconds", old.timeout != new.timeout),
+        ]);
+    }
+    of_changed(changed)
+}
+
+fn of_changed(keys: Vec<(&'static str, bool)>) -> Vec<&'static str> {
+    keys.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key)).collect()
 }
 
 /// The keys whose change takes a restart. Every setting is named here, so that a new one has to be
 /// decided on.
 fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    let Settings { state_directory, ntp_listen, udp, workers, port, clock, ke, rotation } = old;
+    let Settings { state_directory, ntp_listen, udp, workers, port, clock, ke, rotation, control } =
+        old;
+    let ControlSettings { socket, mode } = control;
     let UdpOptions { bind_device, busy_poll, dscp, receive_buffer_bytes, send_buffer_bytes } = udp;
     let mut changed = vec![
         ("state_directory", *state_directory != new.state_directory),
@@ -68,6 +90,8 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("ntp.port", *port != new.port),
         ("clock.source", clock.source != new.clock.source),
         ("clock.stratum", clock.stratum != new.clock.stratum),
+        ("control.socket", *socket != new.control.socket),
+        ("control.mode", *mode != new.control.mode),
         ("keys.rotate", !is_same_maker(*rotation, new.rotation)),
     ];
     match (ke, &new.ke) {
@@ -77,7 +101,7 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
             changed.push(("ke.certificate (key establishment on or off)", true));
         }
     }
-    changed.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key)).collect()
+    of_changed(changed)
 }
 
 /// Whether the same program makes the master keys; how often is no matter of a restart.
@@ -111,7 +135,8 @@ mod tests {
               dscp = 46\nreceive_buffer_bytes = 65536\nsend_buffer_bytes = 65536\n\
               workers = 3\ncpus = \"0\"\n\
               port = \"uring\"\n[clock]\nsource = \"local\"\nstratum = 4\n\
-              [keys]\nrotate = \"external\"\n",
+              [keys]\nrotate = \"external\"\n\
+              [control]\nsocket = \"/x/y\"\nmode = \"0660\"\n",
                 vec![
                     "state_directory",
                     "ntp.listen",
@@ -124,6 +149,8 @@ mod tests {
                     "ntp.port",
                     "clock.source",
                     "clock.stratum",
+                    "control.socket",
+                    "control.mode",
                     "keys.rotate",
                     "ke.certificate (key establishment on or off)",
                 ],
@@ -143,5 +170,15 @@ mod tests {
         ] {
             assert_eq!(restart_needed(&old, &parse(text).expect(text)), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn what_changes_in_place_is_named() {
+        let old = parse("").expect("good");
+        let new = parse("[ntp]\ndscp = 3\n[keys]\nrotate_every = \"2 days\"\n").expect("good");
+        let Reread { settings, holds, restart_needed, .. } =
+            Reread::new(&old, &new).expect("no files are read");
+        assert_eq!((holds, restart_needed), (vec!["keys.rotate_every"], vec!["ntp.dscp"]));
+        assert_eq!((settings.rotation, settings.udp), (new.rotation, old.udp));
     }
 }

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::channel::Channel;
 use super::role::Role;
 use super::start::{Order, Report};
+use super::status::ProcessStatus;
 use crate::limits::{
     ROLE_READY_WAIT, ROLE_RESTART_DELAY_FIRST, ROLE_RESTART_DELAY_MAX, ROLE_STABLE_AFTER,
 };
@@ -20,6 +21,8 @@ pub(super) struct Supervised {
     pub(super) index: usize,
     running: Option<Running>,
     started: Instant,
+    /// How often a process was started again.
+    restarts: u64,
     /// From one start to the next, at least.
     delay: Duration,
 }
@@ -51,7 +54,8 @@ impl Supervised {
     /// A place whose process is to be started at once.
     pub(super) fn new(role: Role, index: usize, now: Instant) -> Self {
         let delay = ROLE_RESTART_DELAY_FIRST;
-        Self { role, index, running: None, started: now.checked_sub(delay).unwrap_or(now), delay }
+        let started = now.checked_sub(delay).unwrap_or(now);
+        Self { role, index, running: None, started, restarts: 0, delay }
     }
 
     /// When there is something to do for it by the clock: a start, or the end of patience with one.
@@ -144,6 +148,7 @@ impl Supervised {
     }
 
     fn back_off(&mut self, lived: Duration) {
+        self.restarts += 1;
         self.delay = if lived >= ROLE_STABLE_AFTER {
             ROLE_RESTART_DELAY_FIRST
         } else {
@@ -182,6 +187,16 @@ impl Supervised {
 
     pub(super) fn is_ready(&self) -> bool {
         self.running.as_ref().is_some_and(|running| running.is_ready)
+    }
+
+    pub(super) fn status(&self, now: Instant) -> ProcessStatus {
+        ProcessStatus {
+            role: self.role.name().to_owned(),
+            pid: self.running.as_ref().map(|running| running.child.id()),
+            is_serving: self.is_ready(),
+            age_seconds: now.saturating_duration_since(self.started).as_secs(),
+            restarts: self.restarts,
+        }
     }
 
     pub(super) fn is_running(&self) -> bool {

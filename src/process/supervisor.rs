@@ -10,9 +10,11 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use time::OffsetDateTime;
 
 use super::certificates::{Certificates, Change};
 use super::channel::Channel;
+use super::control::{ClientId, Control, Request};
 use super::handover::{self, Purpose};
 use super::pages::Pages;
 use super::reload::{ReloadError, Reread};
@@ -22,6 +24,9 @@ use super::signals::Signals;
 use super::sockets::Sockets;
 use super::start::{
     KeyEstablishmentStart, KeyEstablishmentTerms, Order, ResponderStart, RoleError,
+};
+use super::status::{
+    CertificateStatus, ClockStatus, KeysStatus, Reloaded, Rotated, ServerStats, Status,
 };
 use super::supervised::{Event, Supervised};
 use crate::config::checked::{KeSettings, Settings, ntp_port};
@@ -55,6 +60,8 @@ pub struct Server {
     pub sockets: Sockets,
     /// Master keys and counters, which outlive the roles.
     pub pages: Pages,
+    /// Where commands come from.
+    pub control: Control,
     /// What the responder is told.
     pub responder: ResponderStart,
     /// The certificates in use; none without key establishment.
@@ -113,21 +120,27 @@ impl Server {
         })
     }
 
-    /// Reads the configuration and the master keys again, and lets hold what can. Returns the
-    /// settings that wait for a restart.
-    fn reload(&mut self) -> Result<Vec<&'static str>, ReloadError> {
+    /// Reads the configuration and the master keys again, and lets hold what can. Returns what
+    /// has changed.
+    fn reload(&mut self) -> Result<Reloaded, ReloadError> {
         let new = match &self.configuration {
             Some(path) => file::read(path)?,
             None => self.settings.clone(),
         };
-        let Reread { settings, certificates, restart_needed } = Reread::new(&self.settings, &new)?;
-        if let Some(event) = self.pages.keys.reload(since_boot())? {
-            eprintln!("timeball: {event}");
+        let Reread { settings, certificates, holds, restart_needed } =
+            Reread::new(&self.settings, &new)?;
+        let key_event = self.pages.keys.reload(since_boot())?;
+        let mut holds: Vec<String> = holds.into_iter().map(str::to_owned).collect();
+        if let (Some(new), Some(old)) = (&certificates, &self.certificates) {
+            let files = new.new_since(old);
+            holds.extend(files.map(|file| format!("certificate {} is new", file.display())));
         }
+        holds.extend(key_event.map(|event| event.to_string()));
         self.pages.keys.set_rotation(settings.rotation);
         self.settings = settings;
         self.certificates = certificates.or(self.certificates.take());
-        Ok(restart_needed)
+        let restart_needed = restart_needed.into_iter().map(str::to_owned).collect();
+        Ok(Reloaded { holds, restart_needed })
     }
 }
 
@@ -146,6 +159,9 @@ struct Counters {
     roles_ended: u64,
 }
 
+/// What a command is answered: JSON, or a sentence that says why not.
+type Answer = Result<serde_json::Value, String>;
+
 struct Supervisor {
     server: Server,
     processes: Vec<Supervised>,
@@ -153,8 +169,10 @@ struct Supervisor {
     manager: ServiceManager,
     /// When the certificate files are looked at next.
     look_due: Instant,
-    /// systemd waits to hear that the reload is done.
-    is_reloading: bool,
+    /// systemd, and these clients of the control socket with their answers, wait to hear that a
+    /// reload is done.
+    reloading: Option<Vec<(ClientId, Answer)>>,
+    started: Instant,
     counters: Counters,
 }
 
@@ -166,7 +184,8 @@ impl Supervisor {
             signals: Signals::catch(server.configuration.is_some())?,
             manager: ServiceManager::new(now),
             look_due: now + CERTIFICATE_LOOK_INTERVAL,
-            is_reloading: false,
+            reloading: None,
+            started: now,
             counters: Counters::default(),
             server,
         })
@@ -192,7 +211,8 @@ impl Supervisor {
                 self.tell(role, &event);
             }
             if self.signals.take_reload() {
-                self.reload();
+                // Whoever sent the signal reads the log.
+                let _ = self.reload();
             }
             self.finish_reload();
         }
@@ -200,8 +220,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Waits until something happens or is due, and looks after the processes. Returns what became
-    /// of them.
+    /// Waits until something happens or is due, looks after the processes and does what is asked.
+    /// Returns what became of them.
     fn turn(&mut self) -> Vec<(Role, Event)> {
         let now = Instant::now();
         let mut events = Vec::new();
@@ -223,6 +243,7 @@ impl Supervisor {
             }
             events.extend(process.reap(now).map(|event| (process.role, event)));
         }
+        self.obey();
         events
     }
 
@@ -247,7 +268,8 @@ impl Supervisor {
     fn due(&self, now: Instant) -> Option<Instant> {
         let keys = now + self.server.pages.keys.next_due(since_boot());
         let processes = self.processes.iter().filter_map(Supervised::due);
-        processes.chain(self.manager.due()).chain([self.look_due, keys]).min()
+        let others = [self.manager.due(), self.server.control.due()].into_iter().flatten();
+        processes.chain(others).chain([self.look_due, keys]).min()
     }
 
     /// Waits for a signal or a report, at most until something is due.
@@ -257,6 +279,7 @@ impl Supervisor {
         let mut interests: Vec<PollFd<'_>> = channels
             .map(|channel| PollFd::new(channel, PollFlags::IN))
             .chain([PollFd::new(&self.signals, PollFlags::IN)])
+            .chain(self.server.control.interests())
             .collect();
         // Whatever ends the wait, the caller looks at everything again.
         let _ = poll(&mut interests, timeout.as_ref());
@@ -311,12 +334,16 @@ impl Supervisor {
     }
 
     /// Starts a reload; [`Supervisor::finish_reload`] ends it.
-    fn reload(&mut self) {
+    fn reload(&mut self) -> Answer {
         self.manager.reloading();
+        self.reloading.get_or_insert_default();
         match self.server.reload() {
-            Ok(restart_needed) => {
+            Ok(reloaded) => {
                 self.counters.reloads += 1;
-                for key in restart_needed {
+                for change in &reloaded.holds {
+                    eprintln!("timeball: reloaded: {change}");
+                }
+                for key in &reloaded.restart_needed {
                     eprintln!("timeball: {key} changed: needs a restart");
                 }
                 if let Some(certificates) = &self.server.certificates {
@@ -324,13 +351,15 @@ impl Supervisor {
                 }
                 self.hand_out_terms();
                 eprintln!("timeball: the configuration was read again and holds");
+                to_json(&reloaded)
             }
             Err(error) => {
                 self.counters.reloads_refused += 1;
-                eprintln!("timeball: reload refused, nothing has changed: {error}");
+                let refusal = format!("reload refused, nothing has changed: {error}");
+                eprintln!("timeball: {refusal}");
+                Err(refusal)
             }
         }
-        self.is_reloading = true;
     }
 
     fn hand_out_terms(&mut self) {
@@ -344,9 +373,67 @@ impl Supervisor {
 
     /// Says that a reload is done once every process has answered.
     fn finish_reload(&mut self) {
-        if self.is_reloading && self.processes.iter().all(Supervised::is_settled) {
-            self.is_reloading = false;
+        if !self.processes.iter().all(Supervised::is_settled) {
+            return;
+        }
+        if let Some(waiting) = self.reloading.take() {
             self.manager.ready(&self.status());
+            let now = Instant::now();
+            for (client, answer) in waiting {
+                self.server.control.answer(client, &answer, now);
+            }
+        }
+    }
+
+    /// Does what the control socket's clients ask for.
+    fn obey(&mut self) {
+        let now = Instant::now();
+        for (client, request) in self.server.control.requests(now) {
+            let answer = match request {
+                Request::Status => to_json(&self.full_status(now)),
+                Request::Serverstats => to_json(&ServerStats::new(&self.server.pages)),
+                Request::RotateKeys => self.rotate_keys(),
+                Request::Reload => {
+                    let answer = self.reload();
+                    self.reloading.get_or_insert_default().push((client, answer));
+                    continue;
+                }
+            };
+            self.server.control.answer(client, &answer, now);
+        }
+    }
+
+    fn rotate_keys(&mut self) -> Answer {
+        let keys = &mut self.server.pages.keys;
+        match keys.rotate(since_boot()) {
+            Ok(event) => {
+                eprintln!("timeball: {event}");
+                to_json(&Rotated { current: format!("{:08X}", keys.ring().current().id()) })
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn full_status(&self, now: Instant) -> Status {
+        let Server { settings, configuration, pages, responder, certificates, .. } = &self.server;
+        let now_utc = OffsetDateTime::now_utc();
+        Status {
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: now.saturating_duration_since(self.started).as_secs(),
+            configuration: configuration.clone(),
+            reloads: self.counters.reloads,
+            reloads_refused: self.counters.reloads_refused,
+            processes: self.processes.iter().map(|process| process.status(now)).collect(),
+            ntp_listen: settings.ntp_listen.clone(),
+            worker_cpus: responder.cpus.clone(),
+            ke_listen: settings.ke.as_ref().map(|ke| ke.listen.clone()).unwrap_or_default(),
+            clock: ClockStatus::new(settings.clock),
+            keys: KeysStatus::new(&pages.keys, since_boot()),
+            certificates: certificates
+                .as_ref()
+                .map(|certificates| CertificateStatus::all(certificates, now_utc))
+                .unwrap_or_default(),
+            serverstats: ServerStats::new(pages),
         }
     }
 
@@ -387,6 +474,10 @@ impl Supervisor {
             self.signals.drain();
         }
     }
+}
+
+fn to_json(answer: &impl serde::Serialize) -> Answer {
+    serde_json::to_value(answer).map_err(|error| error.to_string())
 }
 
 fn timespec(duration: Duration) -> Timespec {

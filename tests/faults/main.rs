@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::server::{Server, kill, udp_client, wait_until};
+use common::server::{Server, kill, program, udp_client, wait_until};
 use libtest_mimic::{Arguments, Failed, Trial};
 use load::{KE_CLIENTS, Load, NTS_CLIENTS, Seen, answers, send_burst};
 use rustix::process::Signal;
@@ -22,12 +22,10 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use system::{established_connections, is_gone, wait_for_pending, wait_for_state};
 use time::{Duration as Days, OffsetDateTime};
-use timeball::aead::{Algorithm, NonceGenerator};
+use timeball::aead::Algorithm;
 use timeball::certificate::{PemPair, self_signed};
-use timeball::cookie::ntskeys;
 use timeball::ke::client::{Options, establish};
 use timeball::ke::exchange::Offer;
-use timeball::sys::file::replace_private;
 
 const RESPONDER: &str = "responder";
 const KEY_ESTABLISHMENT: &str = "key-establishment";
@@ -109,7 +107,7 @@ const FAULTS: [Fault; 15] = [
     },
     Fault {
         name: "keys_rotate_three_times",
-        note: "read by reloads; kill -9 of all KE after the second",
+        note: "by `timeball keys rotate`; kill -9 of all KE after the second",
         happen: keys_rotate_three_times,
     },
     Fault {
@@ -451,15 +449,10 @@ fn reload_in_a_loop() -> Seen {
 fn keys_rotate_three_times() -> Seen {
     let server = start();
     let load = Load::start(&server, &client(&server));
-    let file = server.directory.path().join("ntskeys");
-    let mut random = NonceGenerator::new().expect("random numbers");
     for rotation in 1..=3 {
-        let text = std::fs::read_to_string(&file).expect("the key file");
-        let mut ring = ntskeys::parse(&text).expect("well-formed").ring;
-        ring.rotate(|bytes| random.fill(bytes));
-        replace_private(&file, ntskeys::emit(&ring, 0.0).as_bytes()).expect("written");
-        server.signal(Signal::HUP);
-        wait_for_log(&server, "new master keys were read", rotation);
+        let place = ["keys", "rotate", "--state-directory"];
+        let rotated = program().args(place).arg(server.directory.path()).output().expect("ran");
+        assert!(rotated.status.success(), "{rotated:?}");
         if rotation == 2 {
             server.role_pids(KEY_ESTABLISHMENT).iter().for_each(|&pid| kill(pid, Signal::KILL));
         }

@@ -1,0 +1,220 @@
+//! `timeball status`, `serverstats` and `reload`: what a running server is asked down its control
+//! socket.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::keys::in_words;
+use super::place::{Place, PlaceError};
+use super::{EXIT_FAILURE, fail};
+use crate::clock::source::Source;
+use crate::process::control::{AskError, Request, ask};
+use crate::process::status::{
+    CertificateStatus, ClockStatus, KeysStatus, ProcessStatus, Reloaded, ServerStats, Status,
+};
+
+/// A running server, and how it is shown.
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why nothing can be shown.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error("the result could not be printed: {0}")]
+    Print(#[from] io::Error),
+}
+
+pub(super) fn status(arguments: &Show) -> ExitCode {
+    finish(show(arguments, Request::Status, print_status))
+}
+
+pub(super) fn serverstats(arguments: &Show) -> ExitCode {
+    finish(show(arguments, Request::Serverstats, print_serverstats))
+}
+
+pub(super) fn reload(place: &Place) -> ExitCode {
+    finish(ask_and_print(place, Request::Reload, print_reloaded))
+}
+
+fn finish(result: Result<(), Error>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Place(error)) => fail(error.exit_code(), error),
+        Err(error) => fail(EXIT_FAILURE, error),
+    }
+}
+
+fn show<T: DeserializeOwned + Serialize>(
+    Show { place, json }: &Show,
+    request: Request,
+    print: impl FnOnce(&T, &mut dyn Write) -> io::Result<()>,
+) -> Result<(), Error> {
+    if *json {
+        ask_and_print(place, request, |answer: &T, out| {
+            writeln!(out, "{}", serde_json::to_string_pretty(answer)?)
+        })
+    } else {
+        ask_and_print(place, request, print)
+    }
+}
+
+fn ask_and_print<T: DeserializeOwned>(
+    place: &Place,
+    request: Request,
+    print: impl FnOnce(&T, &mut dyn Write) -> io::Result<()>,
+) -> Result<(), Error> {
+    let answer = ask(&place.find()?.control_socket, request)?;
+    Ok(print(&answer, &mut io::stdout().lock())?)
+}
+
+fn print_reloaded(reloaded: &Reloaded, out: &mut dyn Write) -> io::Result<()> {
+    for change in &reloaded.holds {
+        writeln!(out, "reloaded: {change}")?;
+    }
+    for key in &reloaded.restart_needed {
+        writeln!(out, "needs a restart: {key}")?;
+    }
+    if *reloaded == Reloaded::default() {
+        writeln!(out, "everything was read again; nothing has changed")?;
+    }
+    Ok(())
+}
+
+fn print_serverstats(stats: &ServerStats, out: &mut dyn Write) -> io::Result<()> {
+    // As chronyc prints them, for whatever reads them there.
+    writeln!(out, "NTP packets received       : {}", stats.ntp_packets_received)?;
+    writeln!(out, "NTS-KE connections accepted: {}", stats.nts_ke_connections_accepted)?;
+    writeln!(out, "Authenticated NTP packets  : {}", stats.authenticated_ntp_packets)?;
+    let sections = [
+        ("Datagrams of NTP", &stats.responder),
+        ("Connections of NTS-KE", &stats.key_establishment),
+    ];
+    for (title, totals) in sections.into_iter().filter(|(_, totals)| !totals.is_empty()) {
+        writeln!(out, "\n{title}")?;
+        for (name, total) in totals {
+            writeln!(out, "{name:<27}: {total}")?;
+        }
+    }
+    Ok(())
+}
+
+fn print_status(status: &Status, out: &mut dyn Write) -> io::Result<()> {
+    let mut line = |label: &str, text: String| writeln!(out, "{label:<18} {text}");
+    let configuration = match &status.configuration {
+        Some(path) => path.display().to_string(),
+        None => "without a configuration".to_owned(),
+    };
+    let (release, up) = (&status.release, age(status.uptime_seconds));
+    line("timeball", format!("{release}, up {up}, {configuration}"))?;
+    line("reloads", format!("{}, refused {}", status.reloads, status.reloads_refused))?;
+    for process in &status.processes {
+        line(&process.role, state(process))?;
+    }
+    let cpus: Vec<String> = status.worker_cpus.iter().map(usize::to_string).collect();
+    line("workers", format!("{}, on processor {}", cpus.len(), cpus.join(", ")))?;
+    line("NTP", format!("udp {}", list(&status.ntp_listen)))?;
+    if !status.ke_listen.is_empty() {
+        line("NTS-KE", format!("tcp {}", list(&status.ke_listen)))?;
+    }
+    line("clock", clock(&status.clock))?;
+    line("master keys", keys(&status.keys))?;
+    for certificate in &status.certificates {
+        let CertificateStatus { file, names, warnings, .. } = certificate;
+        line("certificate", format!("{}, until {}", file.display(), until(certificate)))?;
+        line("", format!("for {}", names.join(", ")))?;
+        for warning in warnings {
+            line("", format!("warning: {warning}"))?;
+        }
+    }
+    line("requests", requests(&status.serverstats))?;
+    if !status.ke_listen.is_empty() {
+        line("handshakes", handshakes(&status.serverstats))?;
+    }
+    Ok(())
+}
+
+fn state(process: &ProcessStatus) -> String {
+    let ProcessStatus { pid, is_serving, age_seconds, restarts, .. } = process;
+    let state = match pid {
+        Some(pid) if *is_serving => format!("process {pid}, up {}", age(*age_seconds)),
+        Some(pid) => format!("process {pid} is starting"),
+        None => "waits to be started again".to_owned(),
+    };
+    format!("{state}, restarts {restarts}")
+}
+
+fn clock(clock: &ClockStatus) -> String {
+    let kernel = match (clock.kernel_is_synchronised, clock.kernel_error_bound_seconds) {
+        (Some(true), Some(bound)) => format!("the kernel says synchronised, within {bound:.6} s"),
+        (Some(false), _) => "the kernel says unsynchronised".to_owned(),
+        _ => "the kernel does not say how it fares".to_owned(),
+    };
+    let stratum = clock.stratum;
+    match clock.source {
+        Source::Kernel if clock.kernel_is_synchronised == Some(true) => {
+            format!("kernel, stratum {stratum}; {kernel}")
+        }
+        Source::Kernel => format!("kernel; {kernel}, and so are clients told"),
+        Source::Local => format!("local, stratum {stratum}, nobody vouches for it; {kernel}"),
+    }
+}
+
+fn keys(keys: &KeysStatus) -> String {
+    let current = &keys.current;
+    match (keys.newest_age_seconds, keys.next_rotation_seconds) {
+        (Some(newest), Some(next)) => {
+            let (newest, next) = (age(newest), age(next));
+            format!("{current} is current; newest {newest} old, next rotation in {next}")
+        }
+        _ => format!("{current} is current; another program rotates"),
+    }
+}
+
+fn until(certificate: &CertificateStatus) -> String {
+    let until = OffsetDateTime::from_unix_timestamp(certificate.expires_unix).ok();
+    until.and_then(|until| until.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+fn requests(stats: &ServerStats) -> String {
+    let of = |name| of(&stats.responder, name);
+    let (plain, nts, naks) = (of("answered_plain"), of("answered_nts"), of("nts_nak"));
+    let dropped = stats.responder.iter().filter(|(name, _)| name.starts_with("dropped_"));
+    let dropped: u64 = dropped.map(|(_, total)| total).sum();
+    format!("NTP {plain}, NTS {nts}, refused (NTS NAK) {naks}, dropped {dropped}")
+}
+
+fn handshakes(stats: &ServerStats) -> String {
+    let of = |name| of(&stats.key_establishment, name);
+    format!("{} brought cookies, of {} connections", of("served"), of("accepted"))
+}
+
+fn of(totals: &BTreeMap<String, u64>, name: &str) -> u64 {
+    totals.get(name).copied().unwrap_or_default()
+}
+
+fn age(seconds: u64) -> String {
+    in_words(Duration::from_secs(seconds))
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,67 @@
+//! Which server a command means.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::serve::home_state_directory;
+use super::{EXIT_FAILURE, EXIT_USAGE};
+use crate::config::checked::{KeyRotation, default_control_socket};
+use crate::config::file::{self, FileError};
+
+/// Whose keys and whose control socket.
+#[derive(Debug, Args)]
+pub(super) struct Place {
+    /// The server's configuration file; without it, `timeball serve` without one is meant
+    #[arg(long, value_name = "FILE", conflicts_with = "state_directory")]
+    config: Option<PathBuf>,
+    /// The server's state directory
+    #[arg(long, value_name = "FOLDER")]
+    state_directory: Option<PathBuf>,
+}
+
+/// Why a server cannot be found.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PlaceError {
+    #[error(transparent)]
+    Config(#[from] FileError),
+    #[error(
+        "there is no home directory to look for a server in; give --config or --state-directory"
+    )]
+    NoHome,
+}
+
+impl PlaceError {
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => EXIT_USAGE,
+            Self::NoHome => EXIT_FAILURE,
+        }
+    }
+}
+
+/// What a command needs to know of a server.
+pub(super) struct Found {
+    pub(super) state_directory: PathBuf,
+    pub(super) control_socket: PathBuf,
+    pub(super) rotation: KeyRotation,
+}
+
+impl Place {
+    pub(super) fn find(&self) -> Result<Found, PlaceError> {
+        let state_directory = match (&self.config, &self.state_directory) {
+            (Some(config), _) => {
+                let settings = file::read(config)?;
+                return Ok(Found {
+                    control_socket: settings.control_socket(),
+                    state_directory: settings.state_directory,
+                    rotation: settings.rotation,
+                });
+            }
+            (None, Some(directory)) => directory.clone(),
+            (None, None) => home_state_directory().ok_or(PlaceError::NoHome)?,
+        };
+        let control_socket = default_control_socket(&state_directory);
+        Ok(Found { state_directory, control_socket, rotation: KeyRotation::default() })
+    }
+}
