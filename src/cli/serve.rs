@@ -18,8 +18,8 @@ use crate::certificate::describe::{Description, describe};
 use crate::certificate::{MakeError, WriteError, self_signed};
 use crate::clock::source;
 use crate::config::checked::{
-    ClockSettings, ControlSettings, KeSettings, KeyRotation, PairFiles, Settings, UnavailableCpu,
-    WorkerSettings,
+    ClockSettings, ControlSettings, KeSettings, KeyRotation, PairFiles, Sandbox, Settings,
+    UnavailableCpu, WorkerSettings,
 };
 use crate::config::file::{self, FileError};
 use crate::ke::tls::PairError;
@@ -32,11 +32,13 @@ use crate::process::certificates::Certificates;
 use crate::process::control::{Control, ControlError};
 use crate::process::key_keeper::{KeeperError, KeyKeeper};
 use crate::process::pages::Pages;
+use crate::process::sandbox::{Confinement, SandboxError};
 use crate::process::service_manager;
 use crate::process::sockets::{SocketError, Sockets};
 use crate::process::start::ResponderStart;
 use crate::process::supervisor::{ServeError, Server};
 use crate::sys::boottime::since_boot;
+use crate::sys::inherited;
 use crate::sys::socket::UdpOptions;
 
 #[derive(Debug, Args)]
@@ -89,6 +91,8 @@ enum Error {
     #[error(transparent)]
     Cpus(#[from] UnavailableCpu),
     #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
     Serve(#[from] ServeError),
 }
 
@@ -109,10 +113,13 @@ pub(super) fn run(arguments: &ServeArguments) -> ExitCode {
 }
 
 /// In this order: systemd's sockets, settings, state directory, keys, certificates, sockets, the
-/// control socket, pages, roles. Nothing runs and nothing is printed before all of it is there.
+/// control socket, pages, the supervisor's sandbox, roles. Nothing runs and nothing is printed
+/// before all of it is there.
 fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     // First of all: their numbers are theirs only until something else is opened.
     let activated = service_manager::activated().map_err(SocketError::Activation)?;
+    // An old kernel cannot; who started this program left nothing open, as a rule.
+    let _ = inherited::keep_from_children();
     let settings = match &arguments.config {
         Some(file) => file::read(file)?,
         None => embedded(&arguments.listen)?,
@@ -153,6 +160,9 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         busy_poll: settings.udp.busy_poll,
         clock: settings.clock,
     };
+    let confinement = Confinement::new(settings.sandbox, settings.user.as_deref())?;
+    // The control socket is removed at the end, wherever it is.
+    confinement.confine_supervisor(&settings.state_directory, control.directory())?;
     let configuration = arguments.config.clone();
     let server = Server {
         settings,
@@ -160,6 +170,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         sockets,
         pages,
         control,
+        confinement,
         responder,
         certificates,
         ke_processes,
@@ -237,6 +248,8 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
         }),
         rotation: KeyRotation::default(),
         control: ControlSettings::default(),
+        sandbox: Sandbox::default(),
+        user: None,
     })
 }
 

@@ -43,6 +43,22 @@ pub struct Settings {
     pub rotation: KeyRotation,
     /// Where commands come from.
     pub control: ControlSettings,
+    /// How the processes are confined.
+    pub sandbox: Sandbox,
+    /// Whom the roles run as when timeball is started as root, a name or a number.
+    pub user: Option<String>,
+}
+
+/// How processes are confined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sandbox {
+    /// As far as the kernel can: without landlock there is a warning.
+    #[default]
+    Available,
+    /// Wholly, or the server does not start.
+    Strict,
+    /// Not at all.
+    Off,
 }
 
 impl Settings {
@@ -207,6 +223,8 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         ke: ke(text, &raw.ke)?,
         rotation: rotation(text, &raw.keys)?,
         control: control(text, &raw.control)?,
+        sandbox: raw.sandbox.map_or(Sandbox::Available, raw::RawSandbox::checked),
+        user: raw.user,
     })
 }
 

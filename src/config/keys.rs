@@ -32,6 +32,27 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         section: "",
+        name: "sandbox",
+        sample: "\"strict\"",
+        is_default: false,
+        help: &[
+            "What the processes can do beside serving. \"strict\": nothing, or the server does not",
+            "start. \"off\": whatever their user can. Default: as \"strict\", but a kernel without",
+            "landlock is a warning.",
+        ],
+    },
+    Key {
+        section: "",
+        name: "user",
+        sample: "\"timeball\"",
+        is_default: false,
+        help: &[
+            "Whom the processes that strangers talk to run as, if timeball is started as root: a",
+            "name or a number. Default: timeball if there is such a user, else nobody.",
+        ],
+    },
+    Key {
+        section: "",
         name: "profile",
         sample: "\"shared\"",
         is_default: true,

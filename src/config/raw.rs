@@ -6,6 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::checked::Sandbox;
 use super::keys;
 use crate::clock::source::Source;
 use crate::net::PortChoice;
@@ -15,12 +16,31 @@ use crate::net::PortChoice;
 #[serde(default)]
 pub struct Raw {
     pub(super) state_directory: Option<PathBuf>,
+    pub(super) sandbox: Option<RawSandbox>,
+    pub(super) user: Option<String>,
     pub(super) profile: Option<Profile>,
     pub(super) ntp: RawNtp,
     pub(super) clock: RawClock,
     pub(super) ke: RawKe,
     pub(super) keys: RawKeys,
     pub(super) control: RawControl,
+}
+
+/// What can be written for [`Sandbox`].
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawSandbox {
+    Strict,
+    Off,
+}
+
+impl RawSandbox {
+    pub(super) fn checked(self) -> Sandbox {
+        match self {
+            Self::Strict => Sandbox::Strict,
+            Self::Off => Sandbox::Off,
+        }
+    }
 }
 
 /// Section `ntp`.

@@ -167,6 +167,11 @@ impl Control {
         Ok(Self { listener: socket.into(), path, identity, clients, next_id: 0 })
     }
 
+    /// Where the socket is.
+    pub fn directory(&self) -> &Path {
+        self.path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
     /// What to wait for. While there are too many clients the others wait in the kernel's queue.
     pub(super) fn interests(&self) -> impl Iterator<Item = PollFd<'_>> {
         let is_open = self.clients.len() < CONTROL_CLIENTS_MAX;

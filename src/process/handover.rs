@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::channel::{self, Channel, Link};
 use super::role::Role;
+use super::sandbox::Confinement;
 use super::service_manager;
 use super::start::RoleError;
 use crate::sys::inherited;
@@ -37,10 +38,23 @@ pub enum Purpose {
     Page,
 }
 
+impl Purpose {
+    /// What it is called in the documents.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Channel => "channel",
+            Self::NtpSocket => "UDP sockets",
+            Self::KeListener => "TCP listeners",
+            Self::Page => "pages",
+        }
+    }
+}
+
 /// A start message as it lies in its memory file.
 #[derive(Serialize, Deserialize)]
 struct Envelope<T> {
     purposes: Vec<Purpose>,
+    confinement: Confinement,
     start: T,
 }
 
@@ -48,14 +62,17 @@ struct Envelope<T> {
 /// are duplicates. The second value is the supervisor's end of the channel.
 pub fn spawn<T: Serialize>(
     role: Role,
+    confinement: Confinement,
     start: &T,
     descriptors: Vec<(Purpose, OwnedFd)>,
 ) -> io::Result<(Child, Channel)> {
     let (channel, role_end) = channel::pair()?;
     let mut descriptors = descriptors;
     descriptors.push((Purpose::Channel, role_end));
-    let purposes = descriptors.iter().map(|(purpose, _)| *purpose).collect();
-    let start = memory_file(&Envelope { purposes, start })?;
+    let purposes: Vec<_> = descriptors.iter().map(|(purpose, _)| *purpose).collect();
+    let allowed = role.profile().descriptors;
+    assert!(purposes.iter().all(|purpose| allowed.contains(purpose)), "{purposes:?} for {role:?}");
+    let start = memory_file(&Envelope { purposes, confinement, start })?;
     let mappings = [start]
         .into_iter()
         .chain(descriptors.into_iter().map(|(_, descriptor)| descriptor))
@@ -69,6 +86,11 @@ pub fn spawn<T: Serialize>(
     service_manager::VARIABLES.iter().for_each(|name| {
         command.env_remove(name);
     });
+    if confinement.is_on() {
+        // A trace reads the program's file, which the sandbox forbids: the message of a panic
+        // would be lost with it.
+        command.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+    }
     // A terminal's Ctrl-C goes to its whole process group; the supervisor ends the roles in order.
     command.process_group(0);
     command.fd_mappings(mappings).map_err(io::Error::other)?;
@@ -102,6 +124,8 @@ pub struct Inherited {
     pub descriptors: Descriptors,
     /// The channel to the supervisor.
     pub link: Link,
+    /// What this process has to give up.
+    pub confinement: Confinement,
 }
 
 /// A start message that has been read, its kind not yet known.
@@ -139,7 +163,7 @@ impl Inherited {
         set_parent_process_death_signal(Some(Signal::TERM))
             .map_err(|error| RoleError::new("cannot be bound to the supervisor's life", error))?;
         let start = inherited::take(START_FD).map_err(foreign)?;
-        let Envelope { purposes, start } = read_memory_file(start).map_err(foreign)?;
+        let Envelope { purposes, confinement, start } = read_memory_file(start).map_err(foreign)?;
         let numbers = START_FD + 1..;
         let descriptors: io::Result<_> = purposes
             .into_iter()
@@ -149,6 +173,7 @@ impl Inherited {
         let mut descriptors = Descriptors(descriptors.map_err(foreign)?);
         let channel = descriptors.take(Purpose::Channel).pop();
         let channel = channel.ok_or_else(|| foreign(io::ErrorKind::NotConnected.into()))?;
-        Ok(Self { start: StartMessage(start), descriptors, link: Link::new(channel) })
+        let link = Link::new(channel);
+        Ok(Self { start: StartMessage(start), descriptors, link, confinement })
     }
 }

@@ -2,9 +2,9 @@
 
 use std::io::Read as _;
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::certificates::PairText;
 use super::channel::Link;
 use super::handover::{Descriptors, Purpose, StartMessage};
 use super::pages::KeyEstablishmentPages;
+use super::sandbox::Filter;
 use super::signals::stop_on_signals;
 use super::start::{KeyEstablishmentStart, KeyEstablishmentTerms, Order, Report, RoleError};
 use crate::aead::{Aead, Algorithm, NonceGenerator, self_test};
@@ -30,11 +31,13 @@ use crate::page::stats::StatsWriter;
 /// 1. the pages are mapped and the cryptography proves itself,
 /// 2. certificates and keys are checked against each other,
 /// 3. signals and orders are listened to,
-/// 4. the supervisor is told, and the loop runs.
+/// 4. the filter of system calls holds,
+/// 5. the supervisor is told, and the loop runs.
 pub fn run(
     start: StartMessage,
     mut descriptors: Descriptors,
     link: &Link,
+    filter: Filter,
 ) -> Result<(), RoleError> {
     let start: KeyEstablishmentStart = start.decode()?;
     let pages = KeyEstablishmentPages::take(descriptors.take(Purpose::Page))?;
@@ -63,8 +66,12 @@ pub fn run(
     let listeners = listeners.into_iter().map(TcpListener::from).collect();
     let server = Server::new(listeners, options, cookies)
         .map_err(|error| RoleError::new("cannot wait for connections", error))?;
-    stop_at_a_signal(server.stopper())?;
-    let orders = listen(link.clone(), server.stopper());
+    // Starting a thread takes more calls than running it: both have to have started.
+    let started = Arc::new(Barrier::new(3));
+    stop_at_a_signal(server.stopper(), Arc::clone(&started))?;
+    let orders = listen(link.clone(), server.stopper(), Arc::clone(&started));
+    started.wait();
+    filter.apply()?;
 
     link.report(&Report::Ready);
     serve(server, pages.stats, &store, &orders, link)
@@ -96,10 +103,11 @@ fn serve(
     }
 }
 
-fn stop_at_a_signal(stopper: Stopper) -> Result<(), RoleError> {
+fn stop_at_a_signal(stopper: Stopper, started: Arc<Barrier>) -> Result<(), RoleError> {
     let wake = stop_on_signals(&Arc::new(AtomicBool::new(false)))
         .map_err(|error| RoleError::new("cannot catch signals", error))?;
     thread::spawn(move || {
+        started.wait();
         // Returns at the first signal; the server's waker cannot be used in a signal handler.
         let _ = std::fs::File::from(wake).read(&mut [0]);
         let _ = stopper.stop();
@@ -109,9 +117,10 @@ fn stop_at_a_signal(stopper: Stopper) -> Result<(), RoleError> {
 
 /// The supervisor's orders, each with a wake of the server. Their end, which is that of the
 /// supervisor, stops it.
-fn listen(link: Link, stopper: Stopper) -> Receiver<Order> {
+fn listen(link: Link, stopper: Stopper, started: Arc<Barrier>) -> Receiver<Order> {
     let (sender, orders) = channel();
     thread::spawn(move || {
+        started.wait();
         while let Ok(Some(order)) = link.next_order() {
             if sender.send(order).is_err() || stopper.wake().is_err() {
                 break;

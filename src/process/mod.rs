@@ -7,7 +7,8 @@
 //!   sockets or the clock.
 //!
 //! A role is the same program started anew with `role NAME`: it shares no memory with its parent,
-//! and what it may have is what it is handed ([`handover`]), [`pages`] among it.
+//! and what it may have is what it is handed ([`handover`]), [`pages`] among it. The rest it gives
+//! up before it serves ([`sandbox`]).
 
 pub mod certificates;
 pub mod channel;
@@ -19,6 +20,7 @@ pub mod pages;
 mod reload;
 pub mod responder;
 pub mod role;
+pub mod sandbox;
 pub mod service_manager;
 mod signals;
 pub mod sockets;
@@ -43,11 +45,11 @@ pub fn run_role(role: Role) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let Inherited { start, descriptors, link } = inherited;
-    let result: Result<(), RoleError> = match role {
-        Role::Responder => responder::run(start, descriptors, &link),
-        Role::KeyEstablishment => key_establishment::run(start, descriptors, &link),
-    };
+    let Inherited { start, descriptors, link, confinement } = inherited;
+    let result = confinement.enter(role).map_err(RoleError::from).and_then(|filter| match role {
+        Role::Responder => responder::run(start, descriptors, &link, filter),
+        Role::KeyEstablishment => key_establishment::run(start, descriptors, &link, filter),
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

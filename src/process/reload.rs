@@ -73,12 +73,25 @@ fn of_changed(keys: Vec<(&'static str, bool)>) -> Vec<&'static str> {
 /// The keys whose change takes a restart. Every setting is named here, so that a new one has to be
 /// decided on.
 fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    let Settings { state_directory, ntp_listen, udp, workers, port, clock, ke, rotation, control } =
-        old;
+    let Settings {
+        state_directory,
+        ntp_listen,
+        udp,
+        workers,
+        port,
+        clock,
+        ke,
+        rotation,
+        control,
+        sandbox,
+        user,
+    } = old;
     let ControlSettings { socket, mode } = control;
     let UdpOptions { bind_device, busy_poll, dscp, receive_buffer_bytes, send_buffer_bytes } = udp;
     let mut changed = vec![
         ("state_directory", *state_directory != new.state_directory),
+        ("sandbox", *sandbox != new.sandbox),
+        ("user", *user != new.user),
         ("ntp.listen", *ntp_listen != new.ntp_listen),
         ("ntp.bind_device", *bind_device != new.udp.bind_device),
         ("ntp.busy_poll_microseconds", *busy_poll != new.udp.busy_poll),

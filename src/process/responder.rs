@@ -2,9 +2,9 @@
 
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use rustix::process::{Signal, getpid, kill_process};
 use super::channel::Link;
 use super::handover::{Descriptors, Purpose, StartMessage};
 use super::pages::{ResponderPages, attach_stats};
+use super::sandbox::Filter;
 use super::signals::stop_on_signals;
 use super::start::{Order, Report, ResponderStart, RoleError};
 use crate::aead::{Aead, NonceGenerator, self_test};
@@ -33,12 +34,13 @@ use crate::page::key::SharedRing;
 /// 1. signals are caught,
 /// 2. each worker starts on its processor, reads the keys, lets the cryptography prove itself and
 ///    looks at the clock,
-/// 3. the supervisor is told when all of them are ready, and the loops run; this thread answers
-///    the supervisor.
+/// 3. when all of them are ready the filter of system calls holds,
+/// 4. the supervisor is told, and the loops run; this thread answers the supervisor.
 pub fn run(
     start: StartMessage,
     mut descriptors: Descriptors,
     link: &Link,
+    filter: Filter,
 ) -> Result<(), RoleError> {
     let start: ResponderStart = start.decode()?;
     let mut pages = ResponderPages::take(descriptors.take(Purpose::Page), start.cpus.len())?;
@@ -51,6 +53,7 @@ pub fn run(
     let mut sockets = sockets.into_iter().map(UdpSocket::from);
     let (ready, readiness) = channel();
     let pulses: Vec<Arc<Pulse>> = start.cpus.iter().map(|_| Arc::default()).collect();
+    let go = Arc::new(Barrier::new(start.cpus.len() + 1));
     let mut workers = Vec::new();
     let stats = std::mem::take(&mut pages.workers);
     for ((&cpu, pulse), stats) in start.cpus.iter().zip(&pulses).zip(stats) {
@@ -67,12 +70,15 @@ pub fn run(
             stats,
             stop: Arc::clone(&stop),
             pulse: Arc::clone(pulse),
+            go: Arc::clone(&go),
         };
         workers.push(spawn(duty, ready.clone())?);
     }
     for result in readiness.iter().take(workers.len()) {
         result?;
     }
+    filter.apply()?;
+    go.wait();
     link.report(&Report::Ready);
     obey(link, &wake, &stop, &pulses);
     for worker in workers {
@@ -130,6 +136,8 @@ struct Duty {
     stats: OwnedFd,
     stop: Arc<AtomicBool>,
     pulse: Arc<Pulse>,
+    /// Where it waits for the others and for the sandbox.
+    go: Arc<Barrier>,
 }
 
 /// Starts a worker, which says once through `ready` whether it can serve.
@@ -168,13 +176,14 @@ impl Drop for AbortOnPanic {
 
 /// Prepares a worker, says that it is ready, and runs its loop.
 fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleError> {
-    let Duty { sockets, wake, stop, port, busy_poll, clock, keys, stats, pulse, .. } = duty;
+    let Duty { sockets, wake, stop, port, busy_poll, clock, keys, stats, pulse, go, .. } = duty;
     let mut worker = prepare(clock, keys, &stats)?;
     // The one place where ports differ: the loop is made for each.
     match port {
         PortChoice::Auto | PortChoice::Mmsg => {
             let mut port = MmsgPort::new(sockets, wake, busy_poll);
             let _ = ready.send(Ok(()));
+            go.wait();
             worker.run(&mut port, &stop, &pulse);
         }
         PortChoice::Uring => {
@@ -182,6 +191,7 @@ fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleEr
                 RoleError(format!("{unavailable}; or set ntp.port = \"mmsg\""))
             })?;
             let _ = ready.send(Ok(()));
+            go.wait();
             worker.run(&mut port, &stop, &pulse);
         }
     }

@@ -1,6 +1,7 @@
 //! One process of a role: started, heard, and started again with back-off. Nothing here waits.
 
 use std::io;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -132,6 +133,9 @@ impl Supervised {
         let running = self.running.as_mut()?;
         let status = match running.child.try_wait() {
             Ok(None) => return None,
+            Ok(Some(status)) if status.signal() == Some(libc::SIGSYS) => {
+                "SIGSYS: a system call that its sandbox forbids".to_owned()
+            }
             Ok(Some(status)) => status.to_string(),
             Err(error) => error.to_string(),
         };

@@ -19,6 +19,7 @@ use super::handover::{self, Purpose};
 use super::pages::Pages;
 use super::reload::{ReloadError, Reread};
 use super::role::Role;
+use super::sandbox::Confinement;
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
 use super::sockets::Sockets;
@@ -62,6 +63,8 @@ pub struct Server {
     pub pages: Pages,
     /// Where commands come from.
     pub control: Control,
+    /// How the roles are confined.
+    pub confinement: Confinement,
     /// What the responder is told.
     pub responder: ResponderStart,
     /// The certificates in use; none without key establishment.
@@ -91,13 +94,18 @@ impl Server {
             Role::Responder => {
                 let sockets = with(Purpose::NtpSocket, self.sockets.ntp_clones()?);
                 let pages = with(Purpose::Page, self.pages.of_responder()?);
-                handover::spawn(role, &self.responder, pages.chain(sockets).collect())
+                handover::spawn(
+                    role,
+                    self.confinement,
+                    &self.responder,
+                    pages.chain(sockets).collect(),
+                )
             }
             Role::KeyEstablishment => {
                 let start = self.key_establishment().ok_or(io::ErrorKind::InvalidInput)?;
                 let listeners = with(Purpose::KeListener, self.sockets.ke_clones()?);
                 let pages = with(Purpose::Page, self.pages.of_key_establishment(index)?);
-                handover::spawn(role, &start, pages.chain(listeners).collect())
+                handover::spawn(role, self.confinement, &start, pages.chain(listeners).collect())
             }
         }
     }

@@ -68,7 +68,7 @@ impl Server {
         };
         let path = directory.path().display();
         let text = format!(
-            "state_directory = \"{path}\"\n\
+            "state_directory = \"{path}\"\nsandbox = \"strict\"\n\
              [ntp]\n{ntp_listen}{}\n\
              [clock]\n{}\n\
              [ke]\nlisten = [\"127.0.0.1:{ke_port}\", \"[::1]:{ke_port}\"]\n\

@@ -1,0 +1,90 @@
+//! Each role's own sandbox in a process that then makes a call: what is allowed goes on, what is
+//! forbidden ends the process.
+
+use std::fs::File;
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Output, exit};
+use std::thread;
+use std::time::Instant;
+
+use rustix::process::{getpid, getppid, test_kill_process};
+
+use super::*;
+
+/// Set in the process that is confined: the role and the call, by their places in the tables.
+const VICTIM: &str = "TIMEBALL_TEST_SANDBOX";
+
+const ROLES: [Role; 2] = [Role::Responder, Role::KeyEstablishment];
+
+/// What is open before the sandbox closes.
+struct Opened {
+    udp: UdpSocket,
+    tcp: TcpListener,
+}
+
+/// A name, a call, and the roles that may make it.
+type Call = (&'static str, fn(&Opened), &'static [Role]);
+
+/// What a call returns does not matter: a filter that forbids it ends the process first.
+const CALLS: &[Call] = &[
+    ("allocate", |_| drop(vec![1_u8; 8 << 20]), &ROLES),
+    ("say something", |_| eprintln!("at {:?}", Instant::now()), &ROLES),
+    ("look for itself", |_| drop(test_kill_process(getpid())), &ROLES),
+    ("read the clock", |_| drop(crate::sys::adjtimex::read()), &[Role::Responder]),
+    ("accept a connection", |open| drop(open.tcp.accept()), &[Role::KeyEstablishment]),
+    ("receive", |open| drop(open.udp.recv(&mut [0])), &[Role::KeyEstablishment]),
+    ("open a file", |_| drop(File::open("/etc/passwd")), &[]),
+    ("list a directory", |_| drop(std::fs::read_dir("/")), &[]),
+    ("open a socket", |_| drop(UdpSocket::bind("127.0.0.1:0")), &[]),
+    ("start a program", |_| drop(Command::new("/bin/true").status()), &[]),
+    ("start a thread", |_| drop(thread::spawn(|| {})), &[]),
+    ("look for another process", |_| drop(test_kill_process(getppid().unwrap_or(getpid()))), &[]),
+    ("duplicate a descriptor", |open| drop(open.udp.try_clone()), &[]),
+    (
+        "make a memory file",
+        |_| drop(rustix::fs::memfd_create("", rustix::fs::MemfdFlags::empty())),
+        &[],
+    ),
+    ("become another user", |_| drop(nix::unistd::setuid(getuid().as_raw().into())), &[]),
+];
+
+#[test]
+fn a_forbidden_call_ends_the_process_and_an_allowed_one_does_not() {
+    if let Some(victim) = std::env::var_os(VICTIM) {
+        be_victim(victim.to_str().expect("two numbers"));
+    }
+    for (place, role) in ROLES.into_iter().enumerate() {
+        for (number, (what, _, allowed)) in CALLS.iter().enumerate() {
+            let output = run(&format!("{place} {number}"));
+            let ended = (output.status.code(), output.status.signal());
+            let expected =
+                if allowed.contains(&role) { (Some(0), None) } else { (None, Some(libc::SIGSYS)) };
+            assert_eq!(ended, expected, "{what} as {}: {output:?}", role.name());
+        }
+    }
+}
+
+/// This test again, in a process of its own.
+fn run(victim: &str) -> Output {
+    let test = "a_forbidden_call_ends_the_process_and_an_allowed_one_does_not";
+    Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", &format!("process::sandbox::tests::{test}")])
+        .env(VICTIM, victim)
+        .output()
+        .expect("started")
+}
+
+fn be_victim(victim: &str) -> ! {
+    let numbers: Vec<usize> = victim.split(' ').map(|it| it.parse().expect("a number")).collect();
+    let (role, (_, call, _)) = (ROLES[numbers[0]], CALLS[numbers[1]]);
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    // Nobody says anything to them.
+    udp.set_nonblocking(true).and(tcp.set_nonblocking(true)).expect("set");
+    let open = Opened { udp, tcp };
+    let confinement = Confinement::new(Sandbox::Strict, None).expect("a user");
+    confinement.enter(role).and_then(Filter::apply).expect("confined");
+    call(&open);
+    exit(0);
+}
