@@ -99,37 +99,24 @@ impl Association {
         // learns the client's clock.
         pending.transmit_timestamp = NtpTimestamp::from_bits(u64::from_be_bytes(random));
 
-        buffer[..HEADER_BYTES].copy_from_slice(&request_header(pending.transmit_timestamp).emit());
-        let mut end = HEADER_BYTES;
-        put(buffer, &mut end, field_type::UNIQUE_IDENTIFIER, &pending.unique_identifier);
-        put(buffer, &mut end, field_type::NTS_COOKIE, &cookie);
-        let zeros = [0; COOKIE_BYTES_MAX];
-        for _ in 0..placeholders {
-            let body = &zeros[..cookie.len()];
-            put(buffer, &mut end, field_type::NTS_COOKIE_PLACEHOLDER, body);
-        }
-        pending.request_bytes = self.put_authenticator(buffer, end, nonces);
-        Ok(pending)
-    }
-
-    fn put_authenticator(
-        &self,
-        buffer: &mut [u8],
-        start: usize,
-        nonces: &mut NonceGenerator,
-    ) -> usize {
         let algorithm = self.keys.algorithm();
-        let layout = AuthenticatorLayout::new(start, algorithm.nonce_bytes(), TAG_BYTES, 0);
-        layout.put_frame(buffer);
         let mut nonce = [0; NONCE_BYTES_MAX];
         let nonce = &mut nonce[..algorithm.nonce_bytes()];
         nonces.fill(nonce);
-        buffer[layout.nonce.range()].copy_from_slice(nonce);
+        let parts = RequestParts {
+            transmit_timestamp: pending.transmit_timestamp,
+            unique_identifier: &pending.unique_identifier,
+            cookie: &cookie,
+            placeholders,
+            nonce,
+        };
+        let layout = parts.write(buffer);
         let (before, text) =
             buffer[..layout.ciphertext.end()].split_at_mut(layout.ciphertext.start());
-        seal_one(algorithm, self.keys.c2s(), nonce, &before[..start], text)
+        seal_one(algorithm, self.keys.c2s(), nonce, &before[..layout.start], text)
             .expect("keys, nonce and room are the algorithm's own");
-        layout.end
+        pending.request_bytes = layout.end;
+        Ok(pending)
     }
 
     /// Checks a response and takes its cookies; returns its header. The bytes are decrypted in
@@ -197,8 +184,52 @@ impl Association {
     }
 }
 
+/// What a request with an empty plaintext is made of, in the order of its fields.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestParts<'a> {
+    /// What the response has to return as its origin timestamp.
+    pub transmit_timestamp: NtpTimestamp,
+    /// What it has to return as its unique identifier.
+    pub unique_identifier: &'a [u8; UNIQUE_IDENTIFIER_BYTES_MIN],
+    /// A cookie; its length is a multiple of four.
+    pub cookie: &'a [u8],
+    /// How many cookies are asked for beside the one in return.
+    pub placeholders: usize,
+    /// A nonce of the AEAD's own length.
+    pub nonce: &'a [u8],
+}
+
+impl RequestParts<'_> {
+    /// Length of the request in bytes.
+    pub fn bytes(&self) -> usize {
+        HEADER_BYTES
+            + FIELD_HEADER_BYTES
+            + UNIQUE_IDENTIFIER_BYTES_MIN
+            + (1 + self.placeholders) * (FIELD_HEADER_BYTES + self.cookie.len())
+            + AuthenticatorLayout::bytes(self.nonce.len(), TAG_BYTES)
+    }
+
+    /// Writes all but the tag into `buffer`, which has at least [`Self::bytes`]; what remains is to
+    /// seal an empty plaintext at the place of the ciphertext.
+    pub fn write(&self, buffer: &mut [u8]) -> AuthenticatorLayout {
+        buffer[..HEADER_BYTES].copy_from_slice(&request_header(self.transmit_timestamp).emit());
+        let mut end = HEADER_BYTES;
+        put(buffer, &mut end, field_type::UNIQUE_IDENTIFIER, self.unique_identifier);
+        put(buffer, &mut end, field_type::NTS_COOKIE, self.cookie);
+        let zeros = [0; COOKIE_BYTES_MAX];
+        for _ in 0..self.placeholders {
+            let body = &zeros[..self.cookie.len()];
+            put(buffer, &mut end, field_type::NTS_COOKIE_PLACEHOLDER, body);
+        }
+        let layout = AuthenticatorLayout::new(end, self.nonce.len(), TAG_BYTES, 0);
+        layout.put_frame(buffer);
+        buffer[layout.nonce.range()].copy_from_slice(self.nonce);
+        layout
+    }
+}
+
 /// Stratum 0 with four letters (RFC 5905 section 7.4); a server without a clock has zeros there.
-fn is_kiss(header: &Header) -> bool {
+pub fn is_kiss(header: &Header) -> bool {
     header.stratum == 0 && header.reference_id.0.iter().all(u8::is_ascii_alphanumeric)
 }
 
@@ -210,7 +241,7 @@ impl Pending {
 }
 
 /// A request says nothing about the client but that it wants the time.
-fn request_header(transmit_timestamp: NtpTimestamp) -> Header {
+pub fn request_header(transmit_timestamp: NtpTimestamp) -> Header {
     Header {
         leap: Leap::None,
         version: 4,

@@ -14,7 +14,7 @@ use timeball::certificate::self_signed;
 use timeball::client::{Association, ResponseError};
 use timeball::cookie::format::ClientKeys;
 use timeball::cookie::ntskeys;
-use timeball::ke::client::{Options, establish, roots_from_file};
+use timeball::ke::client::{Options, client_config, establish, roots_from_file};
 use timeball::ke::exchange::Offer;
 use timeball::limits::{COOKIES_PER_REPLY, DATAGRAM_BYTES};
 use timeball::sys::file::replace_private;
@@ -210,7 +210,7 @@ fn client_of(ke_port: u16, certificate: &std::path::Path) -> Association {
     let established = establish(&Options {
         host: "127.0.0.1".to_owned(),
         port: ke_port,
-        roots: roots_from_file(certificate).expect("a certificate"),
+        config: client_config(roots_from_file(certificate).expect("a certificate")),
         offer: Offer::default(),
         timeout: Duration::from_secs(10),
     })

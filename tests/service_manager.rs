@@ -202,7 +202,9 @@ fn client(server: &Server) -> timeball::ke::client::Options {
     timeball::ke::client::Options {
         host: "127.0.0.1".to_owned(),
         port: server.ke_port,
-        roots: timeball::ke::client::roots_from_file(&server.certificate()).expect("roots"),
+        config: timeball::ke::client::client_config(
+            timeball::ke::client::roots_from_file(&server.certificate()).expect("roots"),
+        ),
         offer: timeball::ke::exchange::Offer::default(),
         timeout: ANSWER_WAIT,
     }

@@ -16,7 +16,7 @@ use crate::certificate::describe::describe_der;
 use crate::client::{Association, CookiesSpent, ResponseError};
 use crate::cookie::format::ClientKeys;
 use crate::ke::client::{ClientError, Established, Options, RootsError};
-use crate::ke::client::{establish, roots_from_file, system_roots};
+use crate::ke::client::{client_config, establish, roots_from_file, system_roots};
 use crate::ke::exchange::Offer;
 use crate::limits::{
     DATAGRAM_BYTES, NTP_PORT, NTS_KE_PORT, QUERY_SAMPLES_DEFAULT, QUERY_TIMEOUT_SECONDS_DEFAULT,
@@ -129,7 +129,8 @@ fn query(arguments: &QueryArguments) -> Result<Report, Error> {
         None => system_roots()?,
     };
     let timeout = Duration::from_secs(arguments.timeout);
-    let established = establish(&Options { host, port, roots, offer: Offer::default(), timeout })?;
+    let config = client_config(roots);
+    let established = establish(&Options { host, port, config, offer: Offer::default(), timeout })?;
     let server = ntp_server(&established)?;
     let mut samples = Sampler::new(&established, server, timeout)?;
     let samples = (0..arguments.samples).map(|_| samples.next()).collect::<Result<_, _>>()?;

@@ -24,8 +24,8 @@ pub struct Options {
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Certificates that the server's has to lead to.
-    pub roots: Arc<RootCertStore>,
+    /// TLS and whom to trust, see [`client_config`]; one for many connections.
+    pub config: Arc<ClientConfig>,
     /// What to ask for.
     pub offer: Offer,
     /// Time for the whole exchange. Looking up a name is the system's and takes what it takes.
@@ -49,6 +49,10 @@ pub struct Established {
     pub keys: SessionKeys,
     /// Time from the first connection attempt to the complete answer.
     pub elapsed: Duration,
+    /// The part of it until TCP was connected.
+    pub connected: Duration,
+    /// The part of it until the TLS handshake was complete on our side.
+    pub shaken: Duration,
 }
 
 /// Establishes keys and cookies with a server, trying its addresses one after the other until one
@@ -62,27 +66,24 @@ pub fn establish(options: &Options) -> Result<Established, ClientError> {
     let begin = Instant::now();
     let deadline = begin + options.timeout;
     let (stream, address) = connect(&addresses, deadline, options)?;
-    let config = client_config(Arc::clone(&options.roots))
+    let connected = begin.elapsed();
+    let tls = ClientConnection::new(Arc::clone(&options.config), name)
         .map_err(|source| ClientError::Tls { host: options.host.clone(), source })?;
-    let tls = ClientConnection::new(config, name)
-        .map_err(|source| ClientError::Tls { host: options.host.clone(), source })?;
-    let mut exchange = Exchange { stream, tls, deadline, options };
+    let mut exchange = Exchange { stream, tls, deadline, options, shaken: None };
     let response = exchange.request()?;
-    exchange.finish(&response, address, begin)
+    exchange.finish(&response, address, begin, connected)
 }
 
 /// TLS of the client role: 1.3 only, `ntske/1`, no resumption. One for many connections.
-///
-/// # Errors
-/// rustls' own, if its provider has no TLS 1.3.
-pub fn client_config(roots: Arc<RootCertStore>) -> Result<Arc<ClientConfig>, rustls::Error> {
+pub fn client_config(roots: Arc<RootCertStore>) -> Arc<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(tls::provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider is ours and has TLS 1.3")
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
-    Ok(Arc::new(config))
+    Arc::new(config)
 }
 
 /// The certificates that this system trusts. Those that do not parse are left out.
@@ -226,6 +227,8 @@ struct Exchange<'a> {
     tls: ClientConnection,
     deadline: Instant,
     options: &'a Options,
+    /// When the handshake was complete on our side.
+    shaken: Option<Instant>,
 }
 
 impl Exchange<'_> {
@@ -260,6 +263,7 @@ impl Exchange<'_> {
         response: &[u8],
         address: SocketAddr,
         begin: Instant,
+        connected: Duration,
     ) -> Result<Established, ClientError> {
         let host = || self.options.host.clone();
         let agreed = self
@@ -289,6 +293,8 @@ impl Exchange<'_> {
             agreed,
             keys,
             elapsed: begin.elapsed(),
+            connected,
+            shaken: self.shaken.map_or(connected, |shaken| shaken - begin),
         })
     }
 
@@ -328,6 +334,9 @@ impl Exchange<'_> {
                 return Err(self.tls_error(error));
             }
         };
+        if !self.tls.is_handshaking() {
+            self.shaken.get_or_insert_with(Instant::now);
+        }
         if !self.tls.is_handshaking() && self.tls.alpn_protocol() != Some(ALPN) {
             return Err(ClientError::NoAlpn { host: self.host() });
         }

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use crossbeam::utils::CachePadded;
+
 use super::Port;
 use crate::aead::NonceGenerator;
 use crate::clock::Clock as _;
@@ -88,10 +90,9 @@ impl Worker {
 }
 
 /// Shows another thread that a worker's loop turns: at least once in
-/// [`SWEEP_INTERVAL`](crate::limits::SWEEP_INTERVAL). On cache lines of its own.
+/// [`SWEEP_INTERVAL`](crate::limits::SWEEP_INTERVAL). Padded: workers share no cache line.
 #[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct Pulse(AtomicU64);
+pub struct Pulse(CachePadded<AtomicU64>);
 
 impl Pulse {
     /// One turn more.

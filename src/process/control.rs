@@ -3,7 +3,7 @@
 //! A request is one line of JSON, `{"version":1,"request":"status"}`, and so is its answer:
 //! `{"version":1,"answer":…}` or `{"version":1,"error":"…"}`. A client may send its next request
 //! after the answer. Who may connect is said by the permissions of the socket. Nothing here waits:
-//! the supervisor's loop calls [`Control::requests`], and [`Control::answer`] when it has one.
+//! the supervisor's loop calls `Control::requests`, and `Control::answer` when it has one.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};

@@ -109,11 +109,12 @@ fn in6_pktinfo(data: &[u8]) -> Option<Destination> {
 /// The interface is given only where the address has no meaning without it (link-local):
 /// elsewhere the routing table chooses the way back.
 pub fn write_source(control: &mut ControlBuffer, destination: Destination) -> usize {
+    let at = 0;
     match destination {
         Destination::V4(address) => {
             let mut data = [0; size_of::<libc::in_pktinfo>()];
             data[4..8].copy_from_slice(&address.octets());
-            write_message(control, libc::IPPROTO_IP, libc::IP_PKTINFO, &data)
+            write_message(control, at, libc::IPPROTO_IP, libc::IP_PKTINFO, &data)
         }
         Destination::V6(address, interface) => {
             let mut data = [0; size_of::<libc::in6_pktinfo>()];
@@ -121,21 +122,35 @@ pub fn write_source(control: &mut ControlBuffer, destination: Destination) -> us
             if address.is_unicast_link_local() {
                 data[16..].copy_from_slice(&interface.to_ne_bytes());
             }
-            write_message(control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &data)
+            write_message(control, at, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &data)
         }
     }
 }
 
-fn write_message(control: &mut ControlBuffer, level: i32, kind: i32, data: &[u8]) -> usize {
+/// Writes behind the first `at` bytes the control message that makes the kernel send a payload as
+/// datagrams of `segment_bytes` each, the last perhaps shorter (`UDP_SEGMENT`, udp(7)); returns
+/// where it ends.
+pub fn write_segment(control: &mut ControlBuffer, at: usize, segment_bytes: u16) -> usize {
+    let data = segment_bytes.to_ne_bytes();
+    write_message(control, at, libc::SOL_UDP, libc::UDP_SEGMENT, &data)
+}
+
+fn write_message(
+    control: &mut ControlBuffer,
+    at: usize,
+    level: i32,
+    kind: i32,
+    data: &[u8],
+) -> usize {
     let length = HEADER_BYTES + data.len();
-    let bytes = &mut control.0;
+    let bytes = &mut control.0[at..];
     bytes[..8].copy_from_slice(&length.to_ne_bytes());
     bytes[8..12].copy_from_slice(&level.to_ne_bytes());
     bytes[12..16].copy_from_slice(&kind.to_ne_bytes());
     bytes[HEADER_BYTES..length].copy_from_slice(data);
     let padded = length.next_multiple_of(ALIGNMENT);
     bytes[length..padded].fill(0);
-    padded
+    at + padded
 }
 
 // The byte offsets above are those of Linux on 64-bit machines.
@@ -143,6 +158,7 @@ const _: () = assert!(HEADER_BYTES == 16 && ALIGNMENT == 8);
 const _: () = assert!(size_of::<libc::in_pktinfo>() == 12 && size_of::<libc::in6_pktinfo>() == 20);
 const _: () = assert!(size_of::<libc::timespec>() == 16);
 const _: () = assert!(CONTROL_BYTES >= space(16) + space(20) + space(4), "all that are asked for");
+const _: () = assert!(CONTROL_BYTES >= space(20) + space(2), "all that a client writes");
 
 /// `CMSG_SPACE`: what a message with so much data takes.
 const fn space(data_bytes: usize) -> usize {
@@ -182,8 +198,13 @@ mod tests {
     fn a_count_of_drops_is_read() {
         let mut control = ControlBuffer::ZERO;
         let drops = u32::MAX - 1;
-        let length =
-            write_message(&mut control, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &drops.to_ne_bytes());
+        let length = write_message(
+            &mut control,
+            0,
+            libc::SOL_SOCKET,
+            libc::SO_RXQ_OVFL,
+            &drops.to_ne_bytes(),
+        );
         assert_eq!(read(&control.0[..length]).drops, Some(drops));
     }
 

@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use super::control::{self, ControlBuffer, Received};
+use super::control::{self, ControlBuffer, Destination, Received};
 use crate::limits::DATAGRAM_BYTES;
 
 /// Payload buffer of one datagram.
@@ -27,6 +27,27 @@ pub struct Envelope {
 #[repr(C, align(4))]
 pub(super) struct SocketName(pub(super) [u8; size_of::<libc::sockaddr_in6>()]);
 
+impl SocketName {
+    /// Becomes the name of `address`; returns its length.
+    fn write(&mut self, address: SocketAddr) -> u32 {
+        let name = &mut self.0;
+        name[2..4].copy_from_slice(&address.port().to_be_bytes());
+        let (family, name_bytes) = match address {
+            SocketAddr::V4(address) => {
+                name[4..8].copy_from_slice(&address.ip().octets());
+                (libc::AF_INET, size_of::<libc::sockaddr_in>())
+            }
+            SocketAddr::V6(address) => {
+                name[8..24].copy_from_slice(&address.ip().octets());
+                name[24..].copy_from_slice(&address.scope_id().to_ne_bytes());
+                (libc::AF_INET6, size_of::<libc::sockaddr_in6>())
+            }
+        };
+        name[..2].copy_from_slice(&(family as u16).to_ne_bytes());
+        name_bytes as u32
+    }
+}
+
 impl Envelope {
     /// An envelope to receive into.
     pub const EMPTY: Self = Self {
@@ -37,6 +58,28 @@ impl Envelope {
         payload_bytes: 0,
         truncated: false,
     };
+
+    /// The envelope of a datagram to send: to `peer`, or where the socket is connected to; from
+    /// `source`, or whatever address the kernel chooses; cut by the kernel into datagrams of
+    /// `segment_bytes` each, if given.
+    pub fn addressed(
+        peer: Option<SocketAddr>,
+        source: Option<Destination>,
+        segment_bytes: Option<u16>,
+    ) -> Self {
+        let mut envelope = Self::EMPTY;
+        if let Some(peer) = peer {
+            envelope.name_bytes = envelope.name.write(peer);
+        }
+        if let Some(source) = source {
+            envelope.control_bytes = control::write_source(&mut envelope.control, source);
+        }
+        if let Some(bytes) = segment_bytes {
+            let at = envelope.control_bytes;
+            envelope.control_bytes = control::write_segment(&mut envelope.control, at, bytes);
+        }
+        envelope
+    }
 
     /// The other end. The unspecified address where the kernel gave a family that is not IP,
     /// which a UDP socket of ours never receives.
@@ -102,4 +145,25 @@ pub(super) fn header(
     header.msg_control = control.0.as_mut_ptr().cast();
     header.msg_controllen = control_bytes as _;
     header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peer_of_an_addressed_envelope_is_read_back() {
+        for peer in ["192.0.2.1:123", "[2001:db8::1]:4123", "[fe80::1%7]:123"] {
+            let peer: SocketAddr = peer.parse().expect("an address");
+            assert_eq!(Envelope::addressed(Some(peer), None, None).peer(), peer);
+        }
+    }
+
+    #[test]
+    fn source_and_segment_stand_one_after_the_other() {
+        let source = Destination::V4(Ipv4Addr::new(192, 0, 2, 9));
+        let mut envelope = Envelope::addressed(None, Some(source), Some(48));
+        assert_eq!((envelope.name_bytes, envelope.control_bytes), (0, 32 + 24));
+        assert_eq!(envelope.turn().destination, Some(source));
+    }
 }

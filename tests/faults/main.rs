@@ -190,7 +190,7 @@ fn trusting(server: &Server, certificates: &[&str]) -> Options {
     Options {
         host: "127.0.0.1".to_owned(),
         port: server.ke_port,
-        roots: Arc::new(roots),
+        config: timeball::ke::client::client_config(Arc::new(roots)),
         offer: Offer::default(),
         timeout: Duration::from_secs(5),
     }

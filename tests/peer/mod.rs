@@ -3,7 +3,7 @@
 //! Every peer is started through `setpriv`, which takes CAP_SYS_TIME out of the bounding set: the
 //! kernel then refuses every change of the clock, whatever the peer's options say. chronyd's `-x`
 //! alone would do, but NTPsec's ntpd calls adjtimex(2) even under `disable ntp`.
-#![allow(unreachable_pub, reason = "a module of one test program")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
 use std::fs::{File, Permissions};
 use std::net::UdpSocket;

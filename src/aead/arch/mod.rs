@@ -15,8 +15,8 @@
 //! Elsewhere than on x86-64 the tokens are types without values (`absent.rs`). `fork_mark.rs` is no
 //! instruction set, but needs the fence as well.
 //!
-//! JUSTIFICATION: an NTS request costs 1000 ns with the `aes-siv` crate in a native build, 125 ns
-//! with `vaes512.rs`, 130 with `vaes256.rs` and 190 with `aesni.rs` (batches of 32 with one cookie
+//! JUSTIFICATION: an NTS request costs 990 ns with the `aes-siv` crate in a native build, 98 ns
+//! with `vaes512.rs`, 110 with `vaes256.rs` and 160 with `aesni.rs` (batches of 32 with one cookie
 //! each, AMD Zen 4; `benches/record`). Safe Rust has no AES instructions.
 //!
 //! What could go wrong, and what prevents it:

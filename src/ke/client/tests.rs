@@ -57,7 +57,7 @@ fn options(host: &str, port: u16) -> Options {
     Options {
         host: host.to_owned(),
         port,
-        roots: Arc::new(RootCertStore::empty()),
+        config: client_config(Arc::new(RootCertStore::empty())),
         offer: Offer::default(),
         timeout: Duration::from_secs(10),
     }

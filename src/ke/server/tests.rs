@@ -57,7 +57,7 @@ fn the_client_s_server_record_is_honoured_end_to_end() {
 fn a_certificate_that_is_not_trusted_is_an_error_with_advice() {
     let server = Running::start(|_| {});
     let mut options = server.client(server.addresses[0]);
-    options.roots = identity().roots;
+    options.config = client_config(identity().roots);
     let error = client::establish(&options).unwrap_err();
     assert!(matches!(error, ClientError::Certificate { .. }), "{error}");
     assert!(error.to_string().contains("CA file"), "{error}");
@@ -155,14 +155,14 @@ impl Running {
         client::Options {
             host: address.ip().to_string(),
             port: address.port(),
-            roots: Arc::clone(&self.identity.roots),
+            config: client_config(Arc::clone(&self.identity.roots)),
             offer: Offer::default(),
             timeout: PATIENCE,
         }
     }
 
     fn tls(&self, address: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
-        let config = client_config(Arc::clone(&self.identity.roots)).unwrap();
+        let config = client_config(Arc::clone(&self.identity.roots));
         let name = ServerName::from(address.ip());
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -1,0 +1,168 @@
+//! timeball-load against real servers: chronyd and timeball, with keys by NTS-KE and minted.
+
+mod common;
+mod peer;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use common::server::Server;
+use peer::ChronydServer;
+use timeball::aead::{Algorithm, NonceGenerator};
+use timeball::cookie::ntskeys;
+use timeball::ke::client::Options;
+use timeball::ke::exchange::Offer;
+use timeball_load::associations::harvest::{HarvestError, Trust, harvest};
+use timeball_load::associations::{Associations, mint};
+use timeball_load::handshakes::{Pace, shake};
+use timeball_load::plan::{Ask, CookieUse, Placeholders, Plan};
+use timeball_load::request::Clients;
+use timeball_load::run::{Found, run};
+use timeball_load::slow::{Manner, hold};
+
+const REQUESTS: u64 = 500;
+
+/// Asks as real clients do, and expects an authentic answer to every request.
+fn assert_all_answered(server: SocketAddr, associations: Associations) -> Associations {
+    let ask = Ask::Nts(Placeholders::Missing, CookieUse::Renew);
+    let (clients, cookies) = (associations.len() as u64, associations.cookies_left());
+    let found =
+        ask_with(server, ask, Clients::Nts(associations, Placeholders::Missing, CookieUse::Renew));
+    let tally = &found.total.tally;
+    assert_eq!((tally.answered, tally.authenticated), (REQUESTS, REQUESTS), "{tally:?}");
+    assert_eq!((tally.cookies_reused, tally.invalid.total()), (0, 0), "{clients} clients");
+    let Some(Clients::Nts(associations, ..)) = found.clients.into_iter().next() else {
+        panic!("NTS clients come back")
+    };
+    assert_eq!(associations.cookies_left(), cookies, "every cookie was renewed");
+    associations
+}
+
+fn ask_with(server: SocketAddr, ask: Ask, clients: Clients) -> Found {
+    let mut plan = Plan::new(server, ask, 1000.0, Duration::from_secs(30));
+    plan.requests_max = REQUESTS;
+    // Nobody else is asked meanwhile, but a busy machine may keep a server from running.
+    plan.timeout = Duration::from_secs(10);
+    run(&plan, vec![clients], &AtomicBool::new(false), |_, _| {}).expect("a run")
+}
+
+fn options(ke_port: u16, trust: &Trust, algorithm: Algorithm) -> Options {
+    Options {
+        host: "127.0.0.1".to_owned(),
+        port: ke_port,
+        config: trust.config().expect("trust"),
+        offer: Offer { algorithms: [algorithm].into_iter().collect(), ..Offer::default() },
+        timeout: Duration::from_secs(10),
+    }
+}
+
+fn harvested(ke_port: u16, trust: &Trust, algorithm: Algorithm) -> (SocketAddr, Associations) {
+    let options = options(ke_port, trust, algorithm);
+    let saved = harvest(&options, 12, 4, &AtomicBool::new(false), || {}).expect("keys");
+    assert_eq!((saved.associations.len(), saved.associations.cookies_left()), (12, 12 * 8));
+    (saved.server, saved.associations)
+}
+
+fn trust(certificate: &Path) -> Trust {
+    Trust::File(certificate.to_owned())
+}
+
+#[test]
+fn timeball_answers_harvested_and_minted_clients() {
+    let server = Server::start();
+    let trust = trust(&server.certificate());
+    let (ntp, clients) = harvested(server.ke_port, &trust, Algorithm::AesSivCmac256);
+    assert_eq!(ntp, server.ntp());
+    assert_all_answered(ntp, clients);
+
+    let text = std::fs::read_to_string(server.directory.path().join("ntskeys")).expect("its keys");
+    let ring = ntskeys::parse(&text).expect("well-formed").ring;
+    let mut random = NonceGenerator::new().expect("random numbers");
+    for algorithm in [Algorithm::AesSivCmac256, Algorithm::AesSivCmac512, Algorithm::Aes128GcmSiv] {
+        let clients = mint(&ring, algorithm, 100, 8, &mut random).expect("memory");
+        assert_all_answered(server.ntp_v6(), clients);
+    }
+    let found = ask_with(server.ntp_v6(), Ask::Ntp, Clients::Plain(10));
+    assert_eq!(found.total.tally.answered, REQUESTS, "{:?}", found.total.tally);
+}
+
+#[test]
+fn chronyd_answers_harvested_and_minted_clients() {
+    let server = ChronydServer::start(None);
+    let trust = trust(&server.certificate());
+    let (ntp, clients) = harvested(server.ke_port, &trust, Algorithm::AesSivCmac256);
+    assert_eq!(ntp.port(), server.ntp_port);
+    assert_all_answered(ntp, clients);
+
+    let ring = ntskeys::parse(&server.ntskeys()).expect("well-formed").ring;
+    let mut random = NonceGenerator::new().expect("random numbers");
+    let clients = mint(&ring, Algorithm::AesSivCmac256, 100, 8, &mut random).expect("memory");
+    assert_all_answered(ntp, clients);
+    let found = ask_with(ntp, Ask::Ntp, Clients::Plain(10));
+    assert_eq!(found.total.tally.answered, REQUESTS, "{:?}", found.total.tally);
+}
+
+#[test]
+fn a_certificate_is_verified_unless_told_otherwise() {
+    let (server, other) = (Server::start(), Server::start());
+    let stop = AtomicBool::new(false);
+    let wrong = options(server.ke_port, &trust(&other.certificate()), Algorithm::AesSivCmac256);
+    let error = harvest(&wrong, 3, 2, &stop, || {}).err().expect("another's certificate");
+    assert!(matches!(error, HarvestError::Client(_)), "{error}");
+    assert!(error.to_string().contains("CA file"), "{error}");
+    harvested(server.ke_port, &Trust::Anybody, Algorithm::AesSivCmac256);
+}
+
+#[test]
+fn cookies_of_another_ring_are_counted_as_naks() {
+    let (server, other) = (Server::start(), Server::start());
+    let text = std::fs::read_to_string(other.directory.path().join("ntskeys")).expect("its keys");
+    let ring = ntskeys::parse(&text).expect("well-formed").ring;
+    let mut random = NonceGenerator::new().expect("random numbers");
+    let clients = mint(&ring, Algorithm::AesSivCmac256, 10, 1, &mut random).expect("memory");
+    let (placeholders, cookie_use) = (Placeholders::Fixed(0), CookieUse::Replay);
+    let clients = Clients::Nts(clients, placeholders, cookie_use);
+    let found = ask_with(server.ntp(), Ask::Nts(placeholders, cookie_use), clients);
+    assert_eq!(found.total.tally.nak, REQUESTS, "{:?}", found.total.tally);
+}
+
+#[test]
+fn exchanges_are_timed_in_their_parts_and_failures_counted_by_kind() {
+    let (server, other) = (Server::start(), Server::start());
+    let mut plan = Plan::new(server.ke(), Ask::Ntp, 50.0, Duration::from_secs(60));
+    plan.requests_max = 40;
+    let stop = AtomicBool::new(false);
+    let shaken = |certificate: &Path, pace| {
+        let mut options = options(server.ke_port, &trust(certificate), Algorithm::AesSivCmac256);
+        options.timeout = Duration::from_secs(30);
+        shake(&options, &plan, pace, 4, &stop, || {})
+    };
+    for pace in [Pace::Open, Pace::Closed] {
+        let exchanges = shaken(&server.certificate(), pace);
+        assert_eq!((exchanges.offered, exchanges.completed), (40, 40), "{:?}", exchanges.errors);
+        assert_eq!(exchanges.total.count(), 40);
+        let parts = [&exchanges.tcp, &exchanges.tls, &exchanges.records];
+        assert!(parts.iter().all(|times| times.count() == 40));
+        // TLS is what costs.
+        assert!(exchanges.tls.mean_ns() > exchanges.tcp.mean_ns());
+        let longest: u64 = parts.iter().map(|times| times.max_ns()).max().expect("three");
+        assert!(exchanges.total.max_ns() as f64 >= longest as f64 * 0.999);
+    }
+    let exchanges = shaken(&other.certificate(), Pace::Open);
+    assert_eq!(exchanges.completed, 0);
+    assert_eq!(exchanges.errors.get("certificate"), Some(&40), "{:?}", exchanges.errors);
+}
+
+#[test]
+fn a_silent_connection_is_closed_in_the_servers_time() {
+    let server = Server::start_with(Algorithm::AesSivCmac256, "", "", "timeout_seconds = 0.5");
+    for manner in [Manner::Silent, Manner::SlowLoris] {
+        let stop = AtomicBool::new(false);
+        let borne = hold(server.ke(), manner, 3, Duration::from_secs(4), &stop);
+        assert!(borne.closed >= 3, "{manner:?}: {borne:?}");
+        // Not before its time.
+        assert!(borne.lasted.min_ns() > 400_000_000, "{manner:?}: {borne:?}");
+    }
+}
