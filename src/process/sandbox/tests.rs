@@ -4,10 +4,12 @@
 use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Command, Output, exit};
+use std::panic::catch_unwind;
+use std::process::{Command, Output, abort, exit};
 use std::thread;
 use std::time::Instant;
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{getpid, getppid, test_kill_process};
 
 use super::*;
@@ -30,13 +32,7 @@ type Call = (&'static str, fn(&Opened), &'static [Role]);
 const CALLS: &[Call] = &[
     ("allocate", |_| drop(vec![1_u8; 8 << 20]), &ROLES),
     ("say something", |_| eprintln!("at {:?}", Instant::now()), &ROLES),
-    (
-        "look for itself",
-        |_| {
-            let _ = test_kill_process(getpid());
-        },
-        &ROLES,
-    ),
+    ("look for itself", |_| _ = test_kill_process(getpid()), &ROLES),
     ("read the clock", |_| drop(crate::sys::adjtimex::read()), &[Role::Responder]),
     ("accept a connection", |open| drop(open.tcp.accept()), &[Role::KeyEstablishment]),
     ("receive", |open| drop(open.udp.recv(&mut [0])), &[Role::KeyEstablishment]),
@@ -45,26 +41,10 @@ const CALLS: &[Call] = &[
     ("open a socket", |_| drop(UdpSocket::bind("127.0.0.1:0")), &[]),
     ("start a program", |_| drop(Command::new("/bin/true").status()), &[]),
     ("start a thread", |_| drop(thread::spawn(|| {})), &[]),
-    (
-        "look for another process",
-        |_| {
-            let _ = test_kill_process(getppid().unwrap_or(getpid()));
-        },
-        &[],
-    ),
+    ("look for another process", |_| _ = getppid().map(test_kill_process), &[]),
     ("duplicate a descriptor", |open| drop(open.udp.try_clone()), &[]),
-    (
-        "make a memory file",
-        |_| drop(rustix::fs::memfd_create("", rustix::fs::MemfdFlags::empty())),
-        &[],
-    ),
-    (
-        "become another user",
-        |_| {
-            let _ = nix::unistd::setuid(getuid().as_raw().into());
-        },
-        &[],
-    ),
+    ("make a memory file", |_| drop(memfd_create("", MemfdFlags::CLOEXEC)), &[]),
+    ("become another user", |_| _ = nix::unistd::setuid(getuid().as_raw().into()), &[]),
 ];
 
 #[test]
@@ -80,6 +60,10 @@ fn a_forbidden_call_ends_the_process_and_an_allowed_one_does_not() {
                 if allowed.contains(&role) { (Some(0), None) } else { (None, Some(libc::SIGSYS)) };
             assert_eq!(ended, expected, "{what} as {}: {output:?}", role.name());
         }
+        // A panic has its last words, and ends as one.
+        let output = run(&format!("{place} {}", CALLS.len()));
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("last words"), "{output:?}");
     }
 }
 
@@ -87,15 +71,16 @@ fn a_forbidden_call_ends_the_process_and_an_allowed_one_does_not() {
 fn run(victim: &str) -> Output {
     let test = "a_forbidden_call_ends_the_process_and_an_allowed_one_does_not";
     Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", &format!("process::sandbox::tests::{test}")])
+        .args(["--exact", "--nocapture", &format!("process::sandbox::tests::{test}")])
         .env(VICTIM, victim)
+        .env_remove("RUST_BACKTRACE")
         .output()
         .expect("started")
 }
 
 fn be_victim(victim: &str) -> ! {
     let numbers: Vec<usize> = victim.split(' ').map(|it| it.parse().expect("a number")).collect();
-    let (role, (_, call, _)) = (ROLES[numbers[0]], CALLS[numbers[1]]);
+    let (role, call) = (ROLES[numbers[0]], CALLS.get(numbers[1]));
     let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let tcp = TcpListener::bind("127.0.0.1:0").expect("a socket");
     // Nobody says anything to them.
@@ -103,6 +88,12 @@ fn be_victim(victim: &str) -> ! {
     let open = Opened { udp, tcp };
     let confinement = Confinement::new(Sandbox::Strict, None).expect("a user");
     confinement.enter(role).and_then(Filter::apply).expect("confined");
-    call(&open);
+    match call {
+        Some((_, call, _)) => call(&open),
+        None => {
+            let _ = catch_unwind(|| panic!("last words"));
+            abort();
+        }
+    }
     exit(0);
 }
