@@ -48,7 +48,8 @@ pub const KEYS: &[Key] = &[
         is_default: false,
         help: &[
             "Whom the processes that strangers talk to run as, if timeball is started as root: a",
-            "name or a number. Default: timeball if there is such a user, else nobody.",
+            "name or a number. Default: timeball if there is such a user, else nobody. Without a",
+            "sandbox they run as root.",
         ],
     },
     Key {

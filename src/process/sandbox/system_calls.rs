@@ -102,7 +102,6 @@ pub const RESPONDER: &[SystemCall] = &[
     allow!(SYS_recvmmsg, "requests, port mmsg"),
     allow!(SYS_sendmmsg, "replies, port mmsg"),
     allow!(SYS_io_uring_enter, "both, port uring; rings are restricted before"),
-    #[cfg(target_arch = "x86_64")]
     allow!(SYS_adjtimex, "the quality of the clock; setting it takes a capability"),
     allow!(SYS_clock_adjtime, "the same: glibc's adjtimex"),
 ];
