@@ -39,6 +39,7 @@ impl Host {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerUse {
     /// CPU time of all threads of the process and its descendants (schedstat), in nanoseconds.
+    /// Threads that have ended are not in it.
     pub cpu_ns: u64,
     /// Datagrams that the kernel dropped at sockets of its network namespace (`RcvbufErrors`).
     pub socket_drops: u64,
@@ -114,8 +115,9 @@ mod tests {
         let pid = std::process::id();
         let before = ServerUse::of(pid).expect("this process");
         let mut after = before;
-        // Work until the kernel has accounted for it: it does so at every tick.
-        while after.cpu_ns == before.cpu_ns {
+        // Work until the kernel has accounted for it, at every tick, and for more than the threads of
+        // other tests took along when they ended.
+        while after.cpu_ns <= before.cpu_ns {
             after = ServerUse::of(pid).expect("this process");
         }
         assert!(after.since(&before).cpu_ns > 0);
