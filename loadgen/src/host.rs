@@ -115,8 +115,8 @@ mod tests {
         let pid = std::process::id();
         let before = ServerUse::of(pid).expect("this process");
         let mut after = before;
-        // Work until the kernel has accounted for it, at every tick, and for more than the threads of
-        // other tests took along when they ended.
+        // Work until the kernel has accounted for it, at every tick, and for more than the threads
+        // of other tests took along when they ended.
         while after.cpu_ns <= before.cpu_ns {
             after = ServerUse::of(pid).expect("this process");
         }
