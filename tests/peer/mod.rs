@@ -136,35 +136,19 @@ fn readable_copy(file: &Path, directory: &Path) -> PathBuf {
     copy
 }
 
-/// chronyd, copied to `directory`: Debian's AppArmor profile for /usr/sbin/chronyd forbids it to
-/// read anything outside of /etc/chrony and /var/lib/chrony. The copy is made by `cp`, because a
-/// file that this process has open for writing cannot be executed as long as a child that another
-/// thread has just forked holds it too.
-fn chronyd_copy(directory: &Path) -> PathBuf {
-    let copy = directory.join("chronyd");
-    let copied = Command::new("cp").arg(installed("chronyd")).arg(&copy).status().expect("cp");
-    assert!(copied.success(), "chronyd cannot be copied to {}", directory.display());
-    copy
-}
-
-/// A program of the package chrony.
-fn installed(name: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/usr/bin".into()])
-        .map(|folder| folder.join(name))
-        .find(|program| program.is_file())
-        .unwrap_or_else(|| {
-            panic!("{name} is missing: run tests/install-peers, which installs the package chrony")
-        })
+/// A program of a package that `tests/install-peers` unpacks.
+fn unpacked(path: &str) -> PathBuf {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers").join(path);
+    assert!(program.is_file(), "{} is missing: run tests/install-peers", program.display());
+    program
 }
 
 /// Takes the time once, as a user would try it, and exits.
 pub fn chronyd_once(ke_port: u16, ntp_port: u16, certificate: &Path) -> Output {
     let directory = open_directory();
     let certificate = readable_copy(certificate, directory.path());
-    without_clock(&chronyd_copy(directory.path()))
-        .args(["-x", "-Q", "-t", "5"])
+    without_clock(&unpacked("chrony/usr/sbin/chronyd"))
+        .args(["-x", "-Q", "-t", "5", "-u", "nobody"])
         .arg(format!("server 127.0.0.1 nts ntsport {ke_port} port {ntp_port} iburst maxsamples 1"))
         .arg("nosystemcert")
         .arg(format!("ntstrustedcerts {}", certificate.display()))
@@ -201,7 +185,7 @@ impl Chronyd {
         );
         let configuration = path.join("chrony.conf");
         std::fs::write(&configuration, text).expect("written");
-        let mut command = without_clock(&chronyd_copy(path));
+        let mut command = without_clock(&unpacked("chrony/usr/sbin/chronyd"));
         command.args(["-x", "-d", "-f"]).arg(configuration);
         let mut peer = Peer::start(command, path.join("log"));
         peer.wait("chronyd answers chronyc", || chronyc(&socket, &["activity"]));
@@ -235,7 +219,7 @@ impl Chronyd {
 
 /// What `chronyc` prints; `None` while there is no answer.
 fn chronyc(socket: &Path, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(installed("chronyc"))
+    let output = Command::new(unpacked("chrony/usr/bin/chronyc"))
         .arg("-h")
         .arg(socket)
         .arg("-N")
@@ -306,13 +290,7 @@ impl Ntpd {
     /// Starts one that polls as often as it can. It disciplines nothing: it is told not to
     /// (`disable ntp`), and it has not the right to.
     pub fn client(ke_port: u16, certificate: &Path) -> Self {
-        let program =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/ntpsec/usr/sbin/ntpd");
-        assert!(
-            program.is_file(),
-            "NTPsec's ntpd is missing: run tests/install-peers, which unpacks the package ntpsec \
-             into target/peers/ntpsec"
-        );
+        let program = unpacked("ntpsec/usr/sbin/ntpd");
         wait_for_the_ntp_port();
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path();
