@@ -121,6 +121,19 @@ impl<'a> Sources<'a> {
         }
     }
 
+    /// One block for each of all lanes.
+    #[inline(always)]
+    pub(in super::super) fn of_all(blocks: &'a [[u8; BLOCK_BYTES]; LANES_MAX]) -> Self {
+        let pointers = blocks.each_ref().map(|block| block.as_ptr().cast_mut());
+        Self { pointers, bytes: BLOCK_BYTES, borrowed: PhantomData }
+    }
+
+    /// Bytes of each message.
+    #[inline(always)]
+    pub(in super::super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The message of `lane`, 1 and up, as long as the first.
     #[inline(always)]
     pub(in super::super) fn set(&mut self, lane: usize, message: &'a [u8]) {

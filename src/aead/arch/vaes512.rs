@@ -1,4 +1,4 @@
-//! x86-64 with VAES and AVX-512: four blocks an instruction.
+//! x86-64 with VAES, VPCLMULQDQ and AVX-512: four blocks an instruction.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -7,7 +7,7 @@ use zeroize::Zeroize;
 
 use super::{BLOCK_BYTES, Lanes, Task};
 
-/// Proof that the CPU has VAES and AVX-512.
+/// Proof that the CPU has VAES, VPCLMULQDQ and AVX-512.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Vaes512(());
 
@@ -18,7 +18,8 @@ impl Vaes512 {
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("vaes");
+            && is_x86_feature_detected!("vaes")
+            && is_x86_feature_detected!("vpclmulqdq");
         found.then_some(Self(()))
     }
 }
@@ -45,7 +46,7 @@ impl Lanes for Blocks512 {
     #[inline(always)]
     fn enter<T: Task<Self>>(token: Vaes512, task: T) {
         #[inline(never)]
-        #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes")]
+        #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
         fn inside<T: Task<Blocks512>>(token: Vaes512, task: T) {
             task.run(token);
         }
@@ -165,6 +166,18 @@ impl Lanes for Blocks512 {
     }
 
     #[inline(always)]
+    fn add_halves(self, other: Self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { _mm512_add_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn multiply_words<const WORDS: i32>(self, other: Self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { _mm512_clmulepi64_epi128::<WORDS>(self.0, other.0) })
+    }
+
+    #[inline(always)]
     fn sign_words(self) -> Self {
         // SAFETY: see the type.
         Self(unsafe { _mm512_srai_epi32::<31>(self.0) })
@@ -179,7 +192,7 @@ impl Lanes for Blocks512 {
 
 /// Blocks of lanes to lanes of blocks, and back.
 #[inline]
-#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes")]
+#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn transpose([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
     let low_ab = _mm512_shuffle_i64x2::<0b01_00_01_00>(a, b);
     let low_cd = _mm512_shuffle_i64x2::<0b01_00_01_00>(c, d);
@@ -194,7 +207,7 @@ fn transpose([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
 }
 
 #[inline]
-#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes")]
+#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn in_order(mut state: __m512i) -> __m512i {
     // SAFETY: no instruction.
     unsafe {
