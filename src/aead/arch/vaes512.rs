@@ -85,18 +85,24 @@ impl Lanes for Blocks512 {
 
     #[inline(always)]
     unsafe fn gather_four(_: Vaes512, pointers: &[*mut u8], offset: usize) -> [Self; 4] {
-        let rows = [0, 1, 2, 3].map(|lane| {
-            // SAFETY: the caller promises 64 readable bytes.
-            unsafe { _mm512_loadu_si512(pointers[lane].wrapping_add(offset).cast()) }
-        });
+        // Not by `map`: a closure does not inherit the instruction set, and its calls stay calls.
+        // SAFETY: the caller promises 64 readable bytes.
+        let first = unsafe { _mm512_loadu_si512(pointers[0].wrapping_add(offset).cast()) };
+        // SAFETY: likewise.
+        let second = unsafe { _mm512_loadu_si512(pointers[1].wrapping_add(offset).cast()) };
+        // SAFETY: likewise.
+        let third = unsafe { _mm512_loadu_si512(pointers[2].wrapping_add(offset).cast()) };
+        // SAFETY: likewise.
+        let fourth = unsafe { _mm512_loadu_si512(pointers[3].wrapping_add(offset).cast()) };
         // SAFETY: see the type; the token is an argument.
-        unsafe { transpose(rows) }.map(Self)
+        let [a, b, c, d] = unsafe { transpose([first, second, third, fourth]) };
+        [Self(a), Self(b), Self(c), Self(d)]
     }
 
     #[inline(always)]
-    unsafe fn scatter_four(blocks: [Self; 4], pointers: &[*mut u8], offset: usize) {
+    unsafe fn scatter_four([a, b, c, d]: [Self; 4], pointers: &[*mut u8], offset: usize) {
         // SAFETY: see the type.
-        let rows = unsafe { transpose(blocks.map(|block| block.0)) };
+        let rows = unsafe { transpose([a.0, b.0, c.0, d.0]) };
         for lane in 0..4 {
             // SAFETY: the caller promises 64 writable bytes.
             unsafe { _mm512_storeu_si512(pointers[lane].wrapping_add(offset).cast(), rows[lane]) }
