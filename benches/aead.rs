@@ -307,7 +307,6 @@ fn split(algorithm: Algorithm, text: &mut [u8]) -> (&mut [u8; TAG_BYTES], &mut [
 }
 
 /// A cipher of the crates, ready to use.
-#[expect(clippy::large_enum_variant, reason = "one or two of them")]
 enum Obvious {
     Siv(Aes128Siv),
     GcmSiv(Aes128GcmSiv),

@@ -165,7 +165,7 @@ fn hex(digits: &str) -> Vec<u8> {
 }
 
 /// A group for each number of registers, and the narrow path.
-const LANES: [usize; 5] = [1, 3, 5, 9, 16];
+const LANES: [usize; 5] = [1, 3, 5, 9, 17];
 
 type WithComponents = (&'static str, &'static [&'static str], &'static str, &'static str);
 

@@ -12,8 +12,8 @@
 //!     S = (S ^ Xi) · H · x⁻¹²⁸                                for every block
 //! seal:                                                      RFC 8452 section 4
 //!     S = POLYVAL(H, AD ‖ 0* ‖ P ‖ 0* ‖ bits of AD ‖ bits of P)
-//!     tag = E(E, (S ^ nonce) without its last bit)
-//!     C = P ^ CTR(E, tag with its last bit set), of which the first 32 bits count, little-endian
+//!     tag = E(E, (S ^ nonce) without the top bit of its last byte)
+//!     C = P ^ CTR(E, tag with that bit set), of which the first 32 bits count, little-endian
 //! ```
 //!
 //! The tricks, and why:
@@ -25,7 +25,7 @@
 //!   or five with the trick of Karatsuba and its exclusive ors. It is also shorter as a chain: a
 //!   product and a division, which matters where one request runs alone.
 //! - **No lazy reduction.** Two blocks at a time, under H² and H, would save one product for two
-//!   blocks and costs five for H²: requests of today have about ten blocks. The keys of a message
+//!   blocks and cost five for H²: requests of today have about ten blocks. The keys of a message
 //!   die with it, so that nothing pays for tables of powers.
 //! - **Division by x⁶⁴** (Montgomery): P = 1 + x⁶⁴·(x⁵⁷ + x⁶² + x⁶³ + x⁶⁴), so adding P as often as
 //!   the lower word says clears that word; what is left to do is one product and an exchange of
