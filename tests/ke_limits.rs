@@ -9,7 +9,6 @@ mod common;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
-use std::time::Duration;
 
 use common::server::{ANSWER_WAIT, Server, program, wait_until};
 use socket2::{Domain, Socket, Type};
