@@ -18,14 +18,13 @@ use super::sandbox::Filter;
 use super::signals::stop_on_signals;
 use super::start::{KeyEstablishmentStart, KeyEstablishmentTerms, Order, Report, RoleError};
 use crate::aead::{Aead, Algorithm, NonceGenerator, self_test};
-use crate::cookie::format::{self, ClientKeys, cookie_bytes};
 use crate::ke::admission::PrefixLimits;
-use crate::ke::cookies::{Cookie, CookieError, CookieSource, CookieVec};
+use crate::ke::cookies::{CookieError, CookieMaker, CookieSource, CookieVec};
 use crate::ke::counters::Counters;
 use crate::ke::negotiate::{NtpServer, Policy};
 use crate::ke::server::{Options, Server, Stopper};
 use crate::ke::tls::{CertificateStore, Pair, PairError, server_config};
-use crate::limits::{COOKIES_PER_REPLY, KE_DESCRIPTORS_BESIDE, NONCE_BYTES_MAX};
+use crate::limits::KE_DESCRIPTORS_BESIDE;
 use crate::page::key::SharedRing;
 use crate::page::stats::StatsWriter;
 
@@ -185,8 +184,7 @@ fn adopt(
 /// Cookies under the ring's current master key.
 struct RingCookies {
     ring: SharedRing,
-    aead: Aead,
-    nonces: NonceGenerator,
+    maker: CookieMaker,
 }
 
 impl RingCookies {
@@ -195,7 +193,7 @@ impl RingCookies {
         self_test(&mut aead).map_err(|error| RoleError::new("refusing to start", error))?;
         let nonces = NonceGenerator::new()
             .map_err(|error| RoleError::new("the kernel gives no random numbers", error))?;
-        Ok(Self { ring, aead, nonces })
+        Ok(Self { ring, maker: CookieMaker::new(aead, nonces) })
     }
 }
 
@@ -207,22 +205,6 @@ impl CookieSource for RingCookies {
         s2c: &[u8],
         out: &mut CookieVec,
     ) -> Result<(), CookieError> {
-        let keys = ClientKeys::new(algorithm, c2s, s2c).ok_or(CookieError::Unfit)?;
-        let master = self.ring.latest().current();
-        let bytes = cookie_bytes(master.algorithm(), algorithm);
-        out.extend(
-            (0..COOKIES_PER_REPLY).map(|_| Cookie::from_iter(std::iter::repeat_n(0, bytes))),
-        );
-        let mut nonce = [0; NONCE_BYTES_MAX];
-        let nonce = &mut nonce[..master.algorithm().nonce_bytes()];
-        let mut jobs: Vec<_> = out
-            .iter_mut()
-            .map(|cookie| {
-                self.nonces.fill(nonce);
-                format::prepare(cookie, master, nonce, &keys)
-            })
-            .collect();
-        self.aead.make_cookies(&mut jobs);
-        Ok(())
+        self.maker.make(self.ring.latest().current(), algorithm, c2s, s2c, out)
     }
 }
