@@ -41,6 +41,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() {
     let handshakes = if is_asked("--quick") { 200 } else { 4000 };
     let mut bench = Bench::new();
+    let (silent_bytes, established_bytes) = bench.idle();
     let mut times: [Vec<f64>; 3] = Default::default();
     for number in 0..handshakes {
         for place in 0..times.len() {
@@ -55,7 +56,11 @@ fn main() {
     }
     let rows = times.map(|times| quartiles(&times));
     if is_asked("--json") {
-        println!("{{\"tls_us\":{:.2},\"session_us\":{:.2}}}", rows[0].0, rows[1].0);
+        let (tls, session) = (rows[0].0, rows[1].0);
+        println!(
+            "{{\"tls_us\":{tls:.2},\"session_us\":{session:.2},\
+             \"established_bytes\":{established_bytes:.0}}}"
+        );
         return;
     }
     let mut table = host_facts();
@@ -66,6 +71,10 @@ fn main() {
         let quartiles = format!("{low:.1}-{high:.1}");
         table += &format!("{name:<28} {median:>12.1} {quartiles:>15}\n");
     }
+    table += &format!(
+        "\nmemory of a session that waits for its ClientHello {silent_bytes:.0} bytes, \
+         for its request {established_bytes:.0} bytes\n"
+    );
     publish(&table);
 }
 
@@ -125,16 +134,22 @@ impl Bench {
 
     /// The same with our session, from nothing to the last byte of the answer.
     fn session(&mut self) -> Duration {
-        let mut client = self.client();
         let mut request = Vec::new();
         Offer::default().emit(&mut request).expect("short");
-        client.writer().write_all(&request).expect("room");
+        let (session, spent) = self.session_asked(&request);
+        assert!(matches!(session.outcome(), Some(Outcome::Served { .. })));
+        spent
+    }
+
+    /// A session whose client has sent `request` with the end of the handshake, and the time spent.
+    fn session_asked(&mut self, request: &[u8]) -> (Session, Duration) {
+        let mut client = self.client();
+        client.writer().write_all(request).expect("room");
         let hello = output(&mut client);
         let (tls, policy, cookies) = (&self.server, &self.policy, &mut self.cookies);
         let mut services = Services { tls, policy, cookies };
-        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let begin = Instant::now();
-        let mut session = Session::new(local, begin + Duration::from_secs(60));
+        let mut session = new_session();
         session.receive(&hello, &mut services);
         let mut flight = Vec::new();
         while session.has_output() {
@@ -150,8 +165,24 @@ impl Bench {
             session.send(&mut answer).expect("memory");
         }
         spent += begin.elapsed();
-        assert!(matches!(session.outcome(), Some(Outcome::Served { .. })));
-        spent
+        (session, spent)
+    }
+
+    /// Memory of a session before its ClientHello, and of one that is done with the handshake, in
+    /// bytes: what many of them add to the process.
+    fn idle(&mut self) -> (f64, f64) {
+        for _ in 0..IDLE_SESSIONS / 10 {
+            self.session();
+        }
+        let before = resident_bytes();
+        let silent: Vec<Session> = (0..IDLE_SESSIONS).map(|_| new_session()).collect();
+        let between = resident_bytes();
+        let established: Vec<Session> =
+            (0..IDLE_SESSIONS).map(|_| self.session_asked(&[]).0).collect();
+        let after = resident_bytes();
+        assert!(silent.iter().chain(&established).all(|session| session.outcome().is_none()));
+        let each = |begin: f64, end: f64| (end - begin) / IDLE_SESSIONS as f64;
+        (each(before, between), each(between, after))
     }
 
     fn cookies(&mut self) -> Duration {
@@ -162,6 +193,21 @@ impl Bench {
         assert!(made.is_ok() && out.len() == 8);
         spent
     }
+}
+
+/// Enough that pages and what the allocator keeps do not matter.
+const IDLE_SESSIONS: usize = 4000;
+
+fn new_session() -> Session {
+    Session::new(IpAddr::V4(Ipv4Addr::LOCALHOST), Instant::now() + Duration::from_secs(3600))
+}
+
+/// Memory that is this process's own (proc_pid_status(5)).
+fn resident_bytes() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux 4.5");
+    let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kibibytes * 1024.0
 }
 
 fn output(client: &mut ClientConnection) -> Vec<u8> {

@@ -36,4 +36,5 @@ map(select(.round)) as $windows
     + "records \($split.session_us - $split.tls_us | tenths), "
     + "sockets and the rest \($all - $split.session_us | tenths)",
   "memory of a connection that says nothing: "
-    + "timeball \($idle.timeball) bytes, ntpd-rs \($idle["ntpd-rs"]) bytes"
+    + "timeball \($idle.timeball) bytes, ntpd-rs \($idle["ntpd-rs"]) bytes; "
+    + "after its handshake: timeball \($split.established_bytes) bytes"
