@@ -244,9 +244,9 @@ pub const KEYS: &[Key] = &[
         sample: "false",
         is_default: true,
         help: &[
-            "What clients are that offer AEAD 30 and do not say which keys they mean (record 1024).",
-            "false: chrony 4.4 to 4.6, which derives them as for AEAD 15. true: compliant with RFC",
-            "8915. The requests of those that are the other get NTS NAKs.",
+            "What clients are that offer AEAD 30 and do not say which keys they use (record 1024).",
+            "false: chrony 4.4 to 4.6, which derives them as for AEAD 15. true: compliant with",
+            "RFC 8915. The requests of those that are the other get NTS NAKs.",
         ],
     },
     Key {
@@ -283,9 +283,9 @@ pub const KEYS: &[Key] = &[
         sample: "50.0",
         is_default: true,
         help: &[
-            "How often one prefix may come in the long run, to all processes together, each of which",
-            "has an equal share; after a pause, with what comes in five seconds at once. Those that",
-            "come oftener are reset before their handshake. 0.0 for no limit.",
+            "How often one prefix may come in the long run, to all processes together, each of",
+            "which has an equal share; after a pause, with what comes in five seconds at once.",
+            "Those that come oftener are reset before their handshake. 0.0 for no limit.",
         ],
     },
     Key {
@@ -294,8 +294,8 @@ pub const KEYS: &[Key] = &[
         sample: "[\"127.0.0.0/8\", \"::1\"]",
         is_default: true,
         help: &[
-            "Networks and addresses without the two limits above, at most 64: this host, or a proxy",
-            "or a network translator that many clients share.",
+            "Networks and addresses without the two limits above, at most 64: this host, or a",
+            "proxy or a network translator that many clients share.",
         ],
     },
     Key {

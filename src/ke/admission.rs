@@ -1,8 +1,9 @@
 //! Who may begin a handshake: a bucket of tokens and a count of connections for each client prefix.
 //!
 //! A handshake costs the server much and asking for one next to nothing, so a prefix is held to its
-//! rate and its share of the connections before the first byte of TLS is read. Many addresses of one prefix have one owner, who can use them all: [`Prefix`] is what is counted.
-//! Neighbours of a flooder share its limits; everybody else is served.
+//! rate and its share of the connections before the first byte of TLS is read. Many addresses of
+//! one prefix have one owner, who can use them all: [`Prefix`] is what is counted. Neighbours of a
+//! flooder share its limits; everybody else is served.
 //!
 //! Buckets are a set-associative table of fixed size. A bucket is one number, the moment at which
 //! it will be full again (the generic cell rate algorithm): a bucket that is full need not be kept
