@@ -49,10 +49,7 @@ fn a_mixed_batch_is_answered_each_in_its_place() {
                     assert_eq!(verdict.outcome, Outcome::AnsweredNts);
                     assert_eq!(usize::from(verdict.reply_bytes), requests[place].len());
                 }
-                None => assert_eq!(
-                    *verdict,
-                    Verdict { outcome: Outcome::AnsweredPlain, reply_bytes: 48 }
-                ),
+                None => assert_eq!(*verdict, Verdict::reply(Outcome::AnsweredPlain, 48)),
             }
         }
     }
@@ -114,7 +111,7 @@ fn a_cookie_of_an_erased_key_gets_a_nak() {
     let (request, pending) = nts_request(&mut client, &mut bench);
     let mut requests = vec![request];
     let verdicts = bench.answer(&mut requests);
-    assert_eq!(verdicts[0], Verdict { outcome: Outcome::NtsNak, reply_bytes: 84 });
+    assert_eq!(verdicts[0], Verdict::reply(Outcome::NtsNak, 84));
     requests[0].truncate(84);
     assert_eq!(client.response(&pending, &mut requests[0]), Err(ResponseError::Nak));
 }
