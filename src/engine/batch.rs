@@ -43,7 +43,7 @@ pub struct Ticket(NonZeroU32);
 impl Ticket {
     const CHECK_BITS: u32 = 10;
 
-    pub(super) fn new(place: usize, receive: NtpTimestamp) -> Self {
+    pub(crate) fn new(place: usize, receive: NtpTimestamp) -> Self {
         let bits = (place as u32 + 1) << Self::CHECK_BITS | Self::check(receive);
         Self(NonZeroU32::new(bits).expect("places are counted from one"))
     }

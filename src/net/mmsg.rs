@@ -52,7 +52,7 @@ impl MmsgPort {
         assert!((1..=SOCKETS_PER_WORKER).contains(&sockets.len()));
         Self {
             drop_counts: DropCounts::of(&sockets),
-            stamps: Stamps::new(sockets.len()),
+            stamps: Stamps::of(&sockets),
             sockets,
             wake,
             busy_poll,

@@ -47,12 +47,17 @@ pub(super) struct Stamps {
 const _: () = assert!(SOCKETS_PER_WORKER <= u64::BITS as usize, "a socket is a bit");
 
 impl Stamps {
-    /// For this many sockets.
-    pub(super) fn new(sockets: usize) -> Self {
+    /// For these sockets. What an earlier worker has left in their error queues is thrown away, or
+    /// it would be taken for the first timestamp to come.
+    pub(super) fn of(sockets: &[UdpSocket]) -> Self {
+        let mut envelopes = Box::new([Envelope::EMPTY; BATCH_DATAGRAMS]);
+        for socket in sockets {
+            while mmsg::recv_errors(socket.as_fd(), &mut *envelopes).is_ok() {}
+        }
         Self {
-            sockets: (0..sockets).map(|_| Series::NEW).collect(),
+            sockets: sockets.iter().map(|_| Series::NEW).collect(),
             looks: 0,
-            envelopes: Box::new([Envelope::EMPTY; BATCH_DATAGRAMS]),
+            envelopes,
             departed: ArrayVec::new(),
         }
     }
@@ -194,3 +199,80 @@ impl Series {
 
 const ROOM: i32 = STAMPS_IN_FLIGHT as i32;
 const _: () = assert!(STAMPS_IN_FLIGHT.is_power_of_two(), "numbers are counted modulo 2³²");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket(number: usize) -> Ticket {
+        Ticket::new(number, NtpTimestamp::ZERO)
+    }
+
+    /// A socket whose next reply that asks will get this number.
+    fn learned(next: u32) -> Series {
+        let mut series = Series::NEW;
+        assert!(series.ask(ticket(0)));
+        assert!(!series.ask(ticket(1)), "one at a time");
+        assert_eq!(series.answered(next.wrapping_sub(1)), Some(ticket(0)));
+        assert_eq!(series.waiting, 0);
+        series
+    }
+
+    #[test]
+    fn the_first_number_is_learned_wherever_the_kernel_is() {
+        for next in [0, 1, 5, u32::MAX - 1, u32::MAX] {
+            let mut series = learned(next);
+            for number in 0..2 * STAMPS_IN_FLIGHT {
+                assert!(series.ask(ticket(number)));
+                let told = next.wrapping_add(number as u32);
+                assert_eq!(series.answered(told), Some(ticket(number)));
+                assert_eq!(series.answered(told), None, "it left once");
+            }
+        }
+    }
+
+    #[test]
+    fn timestamps_come_in_any_order_and_not_all_of_them() {
+        let mut series = learned(7);
+        for number in 0..4 {
+            assert!(series.ask(ticket(number)));
+        }
+        assert_eq!(series.answered(9), Some(ticket(2)));
+        assert_eq!(series.answered(7), Some(ticket(0)));
+        assert_eq!(series.waiting, 2);
+    }
+
+    #[test]
+    fn what_is_too_old_is_nobody_s() {
+        let mut series = learned(7);
+        for number in 0..=STAMPS_IN_FLIGHT {
+            assert!(series.ask(ticket(number)));
+        }
+        assert_eq!(series.answered(7), None);
+        assert_eq!(series.answered(8), Some(ticket(1)));
+        assert_eq!(series.answered(7 + STAMPS_IN_FLIGHT as u32), Some(ticket(STAMPS_IN_FLIGHT)));
+    }
+
+    #[test]
+    fn a_number_that_nobody_asked_for_begins_the_count_anew() {
+        let mut series = learned(7);
+        assert!(series.ask(ticket(1)));
+        assert_eq!(series.answered(8), None, "the kernel counted one more");
+        assert!(series.ask(ticket(2)));
+        assert_eq!(series.answered(9), Some(ticket(2)));
+        assert!(series.ask(ticket(3)));
+        assert_eq!(series.answered(10), Some(ticket(3)));
+    }
+
+    #[test]
+    fn timestamps_from_before_a_failed_send_are_nobody_s() {
+        let mut stamps = Stamps::of(&[UdpSocket::bind("127.0.0.1:0").expect("a socket")]);
+        stamps.sockets[0] = learned(7);
+        let mut envelope = Envelope::EMPTY;
+        assert!(stamps.ask(0, ticket(1), &mut envelope));
+        stamps.send_failed(0);
+        assert_eq!(stamps.sockets[0].answered(7), None);
+        assert!(stamps.ask(0, ticket(2), &mut Envelope::EMPTY));
+        assert_eq!(stamps.sockets[0].answered(8), Some(ticket(2)));
+    }
+}

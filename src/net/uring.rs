@@ -49,7 +49,7 @@ impl UringPort {
             Ok(ring) => Ok(Self {
                 ring,
                 drop_counts: DropCounts::of(&sockets),
-                stamps: Stamps::new(sockets.len()),
+                stamps: Stamps::of(&sockets),
                 sockets,
                 counters: PortCounters::default(),
             }),

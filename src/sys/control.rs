@@ -288,7 +288,7 @@ mod tests {
         let departure = Some(Departure { number: 7, at });
         assert_eq!(read(libc::ENOMSG, stamping, SCM_TSTAMP_SND), departure);
         assert_eq!(read(libc::ENOMSG, stamping, SCM_TSTAMP_SND + 1), None);
-        assert_eq!(read(libc::ENOMSG, libc::SO_EE_ORIGIN_ZEROCOPY, 0), None);
+        assert_eq!(read(libc::ENOMSG, libc::SO_EE_ORIGIN_LOCAL, 0), None);
         assert_eq!(read(libc::ECONNREFUSED, libc::SO_EE_ORIGIN_ICMP, 0), None);
         let (control, _) = error_message(libc::ENOMSG, stamping, SCM_TSTAMP_SND);
         assert_eq!(read_departure(&control.0[..32]), None, "a time without a number");
