@@ -319,7 +319,9 @@ fn a_batch_of_interleaved_replies_on_a_socket_with_a_past() {
             let stamped = numbered | TimestampingFlag::SOF_TIMESTAMPING_TX_SOFTWARE;
             setsockopt(&socket, sockopt::Timestamping, &stamped).expect("an option");
             let sink = loopback_v4().local_addr().expect("bound");
-            (0..3).for_each(|_| drop(socket.send_to(&[0], sink).expect("sent")));
+            for _ in 0..3 {
+                socket.send_to(&[0], sink).expect("sent");
+            }
             setsockopt(&socket, sockopt::Timestamping, &numbered).expect("an option");
             vec![socket]
         },

@@ -31,6 +31,41 @@ use crate::limits::{CLOCK_STEP_MIN, INTERLEAVED_DEPARTURE_MAX, INTERLEAVED_ENTRI
 use crate::wire::ntp::{Header, Mode};
 use crate::wire::timestamp::NtpTimestamp;
 
+/// The timestamps of a packet that say which mode it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Timestamps {
+    pub(super) origin: NtpTimestamp,
+    pub(super) receive: NtpTimestamp,
+    pub(super) transmit: NtpTimestamp,
+}
+
+impl Timestamps {
+    pub(super) fn of(packet: &Header) -> Self {
+        Self {
+            origin: packet.origin_timestamp,
+            receive: packet.receive_timestamp,
+            transmit: packet.transmit_timestamp,
+        }
+    }
+
+    /// Those of a basic reply that has no pair. The request's transmit timestamp comes back bit for
+    /// bit: clients put random numbers there (RFC 9109's companion habit).
+    pub(super) fn basic(request: &Header, arrival: NtpTimestamp, departure: NtpTimestamp) -> Self {
+        let receive = marked(arrival, NOT_SAVED);
+        let transmit = transmit_timestamp(departure, receive);
+        Self { origin: request.transmit_timestamp, receive, transmit }
+    }
+}
+
+/// What has become of a request that [`Pairs::concern`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exchanged {
+    pub(super) reply: Timestamps,
+    pub(super) is_interleaved: bool,
+    /// Of the reply's pair.
+    pub(super) ticket: Ticket,
+}
+
 /// The pairs of one worker's clients. The table is allocated once; a new pair takes the place of
 /// the oldest one in its bucket.
 #[derive(Debug, Default)]
@@ -84,6 +119,8 @@ impl Pairs {
     /// Forgets all pairs if `clock`, which said `now` just now, has been stepped since pairs were
     /// used last. Then the arrivals of this batch may be from before the step, and no pair is to be
     /// made of them: returns whether pairs can be used.
+    #[cold]
+    #[inline(never)]
     pub(super) fn follow<C: Clock>(&mut self, now: NtpTimestamp, clock: &C) -> bool {
         let lead = now.seconds_since(clock.steady());
         let before = self.lead.replace(lead);
@@ -95,31 +132,34 @@ impl Pairs {
         !is_stepped
     }
 
-    /// Makes `reply` the answer to `request`, which arrived at `arrival` from `source`: interleaved
-    /// if it names a saved pair, which is thereby used up, else basic. The reply's own pair is
-    /// saved with `departure`, which [`Pairs::departed`] may correct. Returns the pair's ticket, and
-    /// whether the reply is interleaved.
+    /// Answers a request with these timestamps, which arrived at `arrival` from `source`: in
+    /// interleaved mode if it names a saved pair, which is thereby used up, else in basic mode. The
+    /// reply's own pair is saved with `departure`, which [`Pairs::departed`] may correct.
+    ///
+    /// Apart from the others' path, which is half as long.
+    #[cold]
+    #[inline(never)]
     pub(super) fn exchange(
         &mut self,
         source: IpAddr,
-        request: &Header,
+        request: Timestamps,
         arrival: NtpTimestamp,
         departure: NtpTimestamp,
-        reply: &mut Header,
-    ) -> (Ticket, bool) {
+    ) -> Exchanged {
         let region = self.region(source);
         // RFC 9769 section 2 lists the two conditions.
-        let is_conforming = request.receive_timestamp != request.transmit_timestamp;
-        let before = if is_conforming { self.take(region, request.origin_timestamp) } else { None };
+        let is_conforming = request.receive != request.transmit;
+        let before = if is_conforming { self.take(region, request.origin) } else { None };
         let receive = self.unique(region, arrival);
         let transmit = transmit_timestamp(departure, receive);
-        let ticket = self.save(region, receive, transmit);
-        reply.receive_timestamp = receive;
-        reply.transmit_timestamp = before.unwrap_or(transmit);
-        if before.is_some() {
-            reply.origin_timestamp = request.receive_timestamp;
+        Exchanged {
+            reply: match before {
+                Some(before) => Timestamps { origin: request.receive, receive, transmit: before },
+                None => Timestamps { origin: request.transmit, receive, transmit },
+            },
+            is_interleaved: before.is_some(),
+            ticket: self.save(region, receive, transmit),
         }
-        (ticket, before.is_some())
     }
 
     /// The reply with this ticket left at `at`, by the kernel's word. It came too late if the pair
@@ -203,15 +243,10 @@ fn marked(arrival: NtpTimestamp, mark: u64) -> NtpTimestamp {
     arrival.plus(units as i64)
 }
 
-/// The receive timestamp of a reply without a pair.
-pub(super) fn receive_timestamp(arrival: NtpTimestamp) -> NtpTimestamp {
-    marked(arrival, NOT_SAVED)
-}
-
 /// The transmit timestamp of a reply that leaves at `departure`: later than its receive timestamp
 /// even when the clock was stepped back in between, and never equal to it, by which clients tell
 /// the modes apart (RFC 9769 section 2).
-pub(super) fn transmit_timestamp(departure: NtpTimestamp, receive: NtpTimestamp) -> NtpTimestamp {
+fn transmit_timestamp(departure: NtpTimestamp, receive: NtpTimestamp) -> NtpTimestamp {
     let later = departure.later(receive);
     later.plus((later.to_bits() & 1) as i64)
 }

@@ -2,7 +2,7 @@
 
 use super::batch::{Datagram, Verdicts};
 use super::departure::Departures;
-use super::interleaved::{Pairs, receive_timestamp, transmit_timestamp};
+use super::interleaved::{Pairs, Timestamps};
 use super::outcome::Outcome;
 use crate::clock::Clock;
 use crate::wire::ntp::{HEADER_BYTES, Header, Leap, Mode, ReferenceId};
@@ -34,7 +34,19 @@ pub(super) fn stamp<C: Clock>(
             continue;
         };
         let Some(request) = Header::parse(header_bytes) else { continue };
-        let receive = receive_timestamp(datagram.arrival);
+        let arrival = datagram.arrival;
+        let is_nak = verdict.outcome == Outcome::NtsNak;
+        let mut times = Timestamps::basic(&request, arrival, departure);
+        if pairs.concern(&request)
+            && !is_nak
+            && *can_use_pairs.get_or_insert_with(|| pairs.follow(now, clock))
+        {
+            let asked = Timestamps::of(&request);
+            let exchanged = pairs.exchange(datagram.source.ip(), asked, arrival, departure);
+            times = exchanged.reply;
+            verdict.departure = Some(exchanged.ticket);
+            interleaved += usize::from(exchanged.is_interleaved);
+        }
         let mut reply = Header {
             leap: state.leap,
             version: request.version,
@@ -46,21 +58,12 @@ pub(super) fn stamp<C: Clock>(
             root_dispersion,
             reference_id: state.reference_id,
             reference_timestamp: state.reference_timestamp,
-            // Bit for bit: clients put random numbers here (RFC 9109's companion habit).
-            origin_timestamp: request.transmit_timestamp,
-            receive_timestamp: receive,
-            transmit_timestamp: transmit_timestamp(departure, receive),
+            origin_timestamp: times.origin,
+            receive_timestamp: times.receive,
+            transmit_timestamp: times.transmit,
         };
-        if verdict.outcome == Outcome::NtsNak {
+        if is_nak {
             kiss(&mut reply, ReferenceId::KISS_NTSN);
-        } else if pairs.concern(&request)
-            && *can_use_pairs.get_or_insert_with(|| pairs.follow(now, clock))
-        {
-            let (source, arrival) = (datagram.source.ip(), datagram.arrival);
-            let (ticket, is_interleaved) =
-                pairs.exchange(source, &request, arrival, departure, &mut reply);
-            verdict.departure = Some(ticket);
-            interleaved += usize::from(is_interleaved);
         }
         *header_bytes = reply.emit();
     }

@@ -34,14 +34,18 @@ fn header(origin: NtpTimestamp) -> Header {
     }
 }
 
+/// The receive timestamp of a reply without a pair.
+fn receive_timestamp(arrival: NtpTimestamp) -> NtpTimestamp {
+    marked(arrival, NOT_SAVED)
+}
+
 /// Saves a pair and returns the receive timestamp that names it, with its ticket.
 fn save(pairs: &mut Pairs, source: IpAddr, arrival: NtpTimestamp) -> (NtpTimestamp, Ticket) {
-    let request = header(receive_timestamp(START));
-    let mut reply = request.clone();
+    let request = Timestamps::of(&header(receive_timestamp(START)));
     let departure = arrival.plus(9 * MICROSECOND);
-    let (ticket, is_interleaved) = pairs.exchange(source, &request, arrival, departure, &mut reply);
-    assert!(!is_interleaved);
-    (reply.receive_timestamp, ticket)
+    let exchanged = pairs.exchange(source, request, arrival, departure);
+    assert!(!exchanged.is_interleaved);
+    (exchanged.reply.receive, exchanged.ticket)
 }
 
 #[test]
