@@ -474,9 +474,8 @@ mod tests {
     #[test]
     fn the_sample_file_holds_the_defaults() {
         assert_eq!(parse(&sample_file()), parse(""));
-        let sample = sample_file();
         for key in KEYS {
-            assert!(sample.contains(&format!("{} = {}", key.name, key.sample)));
+            assert!(sample_file().contains(&format!("{} = {}", key.name, key.sample)));
         }
     }
 
@@ -490,9 +489,9 @@ mod tests {
                 _ => format!("{line}\n"),
             })
             .collect();
-        let settings = parse(&all).expect("all keys are good");
-        assert_eq!(settings.udp.bind_device.as_deref(), Some("eth0"));
-        let ke = settings.ke.expect("certificate and key are there");
+        let Settings { ke, udp, .. } = parse(&all).expect("all keys are good");
+        assert_eq!(udp.bind_device.as_deref(), Some("eth0"));
+        let ke = ke.expect("certificate and key are there");
         assert_eq!(ke.ntp_server.map(|name| name.to_string()).as_deref(), Some("time.example.org"));
         assert_eq!(ke.timeout, KE_TIMEOUT_DEFAULT);
         assert_eq!(ke.connections_max, KE_CONNECTIONS_DEFAULT);
@@ -546,8 +545,8 @@ mod tests {
         assert!(message("[clock]\nsource = \"gps\"").starts_with("line 2: "));
         let polling = "[ntp]\nport = \"uring\"\nbusy_poll_microseconds = 50";
         assert!(message(polling).starts_with("line 3: busy_poll_microseconds needs port = "));
-        let long = "[ntp]\nbusy_poll_microseconds = 1001";
-        assert_eq!(message(long), "line 2: busy_poll_microseconds must be 0 to 1000");
+        let long = message("[ntp]\nbusy_poll_microseconds = 1001");
+        assert_eq!(long, "line 2: busy_poll_microseconds must be 0 to 1000");
         assert!(message("[ke]\nkey = \"a\"").contains("certificate"));
         assert!(message("[ke]\ncertificate = \"a\"").contains("add key"));
         assert!(

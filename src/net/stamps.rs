@@ -272,7 +272,8 @@ mod tests {
         assert!(stamps.ask(0, ticket(1), &mut envelope));
         stamps.send_failed(0);
         assert_eq!(stamps.sockets[0].answered(7), None);
-        assert!(stamps.ask(0, ticket(2), &mut Envelope::EMPTY));
+        let mut envelope = Envelope::EMPTY;
+        assert!(stamps.ask(0, ticket(2), &mut envelope));
         assert_eq!(stamps.sockets[0].answered(8), Some(ticket(2)));
     }
 }
