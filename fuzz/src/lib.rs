@@ -80,8 +80,8 @@ fn answer_and_check(world: &mut World, input: &[u8]) -> Vec<Outcome> {
     verdicts.iter().map(|verdict| verdict.outcome).collect()
 }
 
-/// The rules of RFC 9769 section 2: which mode a reply is in can be told, and none is in interleaved
-/// mode whose request does not ask for it.
+/// The rules of RFC 9769 section 2: which mode a reply is in can be told, and it is basic unless
+/// the request asks for interleaved mode.
 fn check_timestamps(request: &Header, reply: &Header) {
     assert_ne!(reply.receive_timestamp, reply.transmit_timestamp);
     let can_be_interleaved = request.version == 4

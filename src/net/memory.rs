@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::{Batch, Departed, Port, PortCounters};
+use super::{Batch, Port, PortCounters};
 use crate::engine::batch::{Datagram, Verdicts};
 use crate::limits::BATCH_DATAGRAMS;
 use crate::wire::timestamp::NtpTimestamp;
@@ -55,10 +55,6 @@ impl Port for MemoryPort {
                 self.replies.push(packet);
             }
         }
-    }
-
-    fn departed(&mut self) -> &[Departed] {
-        &[]
     }
 
     fn counters(&self) -> PortCounters {

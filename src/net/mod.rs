@@ -47,12 +47,14 @@ pub trait Port {
     /// their order.
     fn send(&mut self, verdicts: &Verdicts);
 
-    /// The replies that are known to have left since the last call, of those whose departure the
-    /// verdicts asked for: as many as the kernel has told by now. Costs nothing if none asked.
-    fn departed(&mut self) -> &[Departed];
-
     /// What the port could not do, so far.
     fn counters(&self) -> PortCounters;
+
+    /// The replies that are known to have left since the last call, of those whose departure the
+    /// verdicts asked for: as many as the kernel has told by now. Costs nothing if none asked.
+    fn departed(&mut self) -> &[Departed] {
+        &[]
+    }
 }
 
 /// What a port did beside its work, and could not do. None of it stops the loop.

@@ -2,9 +2,9 @@
 //!
 //! Such a reply asks for its timestamp by a control message, and the kernel puts it into the
 //! error queue of the reply's socket: mostly before the send call returns, later if the interface
-//! was busy, never if its driver cannot. What comes has a number, and nothing else says which reply
-//! it is of: the kernel counts the replies of a socket that ask (`SOF_TIMESTAMPING_OPT_ID`). It does
-//! not say where it began, a socket is older than its worker, and a send that fails may be
+//! was busy, never if its driver cannot. What comes has a number, and nothing else says which
+//! reply it is of: the kernel counts the replies of a socket that ask (`SOF_TIMESTAMPING_OPT_ID`).
+//! It does not say where it began, a socket is older than its worker, and a send that fails may be
 //! counted or not. So the number is learned: while it is not known, one reply asks at a time, and
 //! the timestamp that comes is taken for its own. The engine checks every time against what it
 //! expects.

@@ -149,7 +149,8 @@ mod tests {
                 "state_directory = \"/x\"\n[ntp]\nlisten = [\"::1\"]\nbind_device = \"lo\"\n\
               dscp = 46\nreceive_buffer_bytes = 65536\nsend_buffer_bytes = 65536\n\
               workers = 3\ncpus = \"0\"\n\
-              port = \"uring\"\n[interleaved]\nentries = 0\n[clock]\nsource = \"local\"\nstratum = 4\n\
+              port = \"uring\"\n[interleaved]\nentries = 0\n\
+              [clock]\nsource = \"local\"\nstratum = 4\n\
               [keys]\nrotate = \"external\"\n\
               [control]\nsocket = \"/x/y\"\nmode = \"0660\"\n",
                 vec![

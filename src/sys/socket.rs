@@ -99,9 +99,10 @@ fn prepare_udp(socket: &Socket, address: SocketAddr, options: &UdpOptions) -> io
     Ok(())
 }
 
-/// Lets the kernel number the datagrams that ask for a transmit timestamp (`SOF_TIMESTAMPING_OPT_ID`)
-/// and tell the timestamp without the datagram (`SOF_TIMESTAMPING_OPT_TSONLY`). It stamps those that
-/// ask and no others, and tells by `SO_TIMESTAMPNS`, which is on anyway: no arrival has two stamps.
+/// Lets the kernel number the datagrams that ask for a transmit timestamp
+/// (`SOF_TIMESTAMPING_OPT_ID`), and tell the timestamp without the datagram
+/// (`SOF_TIMESTAMPING_OPT_TSONLY`). It stamps those that ask and no others, and tells by
+/// `SO_TIMESTAMPNS`, which is on anyway: no arrival has two stamps.
 fn number_stamped_replies(socket: &Socket) -> io::Result<()> {
     let flags = libc::SOF_TIMESTAMPING_OPT_ID | libc::SOF_TIMESTAMPING_OPT_TSONLY;
     option::set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &flags)
