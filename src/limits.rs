@@ -83,6 +83,21 @@ pub const KERNEL_DISPERSION_RATE: f64 = 500e-6;
 /// Growth of the error bound in `local` mode between looks, seconds per second: PHI of RFC 5905.
 pub const LOCAL_DISPERSION_RATE: f64 = 15e-6;
 
+/// How long the last word of a source is good for, unless configured. The source's own growth of
+/// the error bound, some parts per million, comes to about 10 ms in that time.
+pub const CLOCK_HOLDOVER_DEFAULT: Duration = Duration::from_secs(3600);
+
+/// What can be configured: at the least one poll of the source that goes unanswered, at the most
+/// what a quartz clock takes to be off by a second.
+pub const CLOCK_HOLDOVER: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(2)..=Duration::from_secs(7 * 86_400);
+
+/// The smallest step of the clock that is told from two readings of different clocks, in seconds.
+pub const CLOCK_STEP_MIN_SECONDS: f64 = 1e-3;
+
+/// Readings of the two clocks, if the process is kept from running between them.
+pub const MOMENT_ATTEMPTS: usize = 8;
+
 /// Readings of the clock that measure its precision: enough to meet an undisturbed pair.
 pub const PRECISION_READINGS: usize = 1000;
 

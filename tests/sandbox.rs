@@ -22,7 +22,7 @@ use timeball::process::sandbox::profile::{Profile, SUPERVISOR};
 use timeball::process::sandbox::system_calls::{COMMON, SystemCall};
 use timeball::wire::ntp::Mode;
 
-const ROLES: [Role; 2] = [Role::Responder, Role::KeyEstablishment];
+const ROLES: [Role; 3] = [Role::Responder, Role::KeyEstablishment, Role::Clock];
 
 /// An unprivileged user that no list of users is needed for.
 const STRANGER: u32 = 54_321;
@@ -278,7 +278,8 @@ fn the_document_has_the_table_of_the_code() {
         .expect("the document");
     let name = |call: &SystemCall| format!("`{}`", call.name.replace("SYS_", ""));
     let common: Vec<_> = COMMON.iter().map(name).collect();
-    let rows = [SUPERVISOR, ROLES[0].profile(), ROLES[1].profile()].map(|profile| profile.row());
+    let profiles = [SUPERVISOR].into_iter().chain(ROLES.map(Role::profile));
+    let rows: Vec<_> = profiles.map(|profile| profile.row()).collect();
     let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let expected = [&rows[..], &[common.join(", ")]].concat();
     let missing: Vec<_> = expected.iter().filter(|it| !joined.contains(*it)).cloned().collect();

@@ -71,7 +71,7 @@ impl Banner<'_> {
     }
 
     fn clock(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        let clock = self.settings.clock;
+        let clock = &self.settings.clock;
         match clock.source {
             Source::Kernel => writeln!(
                 out,

@@ -18,9 +18,10 @@ use crate::certificate::describe::{Description, describe};
 use crate::certificate::{MakeError, WriteError, self_signed};
 use crate::clock::source;
 use crate::config::checked::{
-    ClockSettings, ControlSettings, KeSettings, KeyRotation, PairFiles, Sandbox, Settings,
-    UnavailableCpu, WorkerSettings,
+    ControlSettings, KeSettings, KeyRotation, PairFiles, Sandbox, Settings, UnavailableCpu,
+    WorkerSettings,
 };
+use crate::config::clock::ClockSettings;
 use crate::config::file::{self, FileError};
 use crate::ke::tls::PairError;
 use crate::limits::{
@@ -154,12 +155,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         Banner { settings: &settings, chain: &chain, cpus: &cpus, ke_processes }.to_string();
     let control = Control::open(&settings.control_socket(), settings.control.mode)?;
     let pages = Pages::create(keys, cpus.len(), ke_processes).map_err(Error::Pages)?;
-    let responder = ResponderStart {
-        cpus,
-        port: settings.port,
-        busy_poll: settings.udp.busy_poll,
-        clock: settings.clock,
-    };
+    let responder = ResponderStart { cpus, port: settings.port, busy_poll: settings.udp.busy_poll };
     let confinement = Confinement::new(settings.sandbox, settings.user.as_deref())?;
     // The control socket is removed at the end, wherever it is.
     confinement.confine_supervisor(&settings.state_directory, control.directory())?;

@@ -174,6 +174,17 @@ pub const KEYS: &[Key] = &[
         ],
     },
     Key {
+        section: "clock",
+        name: "holdover",
+        sample: "\"1 hour\"",
+        is_default: true,
+        help: &[
+            "How long the last word of a source that falls silent is good for, \"2 s\" to",
+            "\"7 days\", or seconds. The error bound that clients are told grows meanwhile; then",
+            "they are told leap 3 and stratum 0, until the source speaks again.",
+        ],
+    },
+    Key {
         section: "ke",
         name: "listen",
         sample: "[\"0.0.0.0:4460\", \"[::]:4460\"]",

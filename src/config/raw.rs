@@ -73,6 +73,7 @@ pub(super) enum Profile {
 pub(super) struct RawClock {
     pub(super) source: Option<Source>,
     pub(super) stratum: Option<Spanned<i64>>,
+    pub(super) holdover: Option<Spanned<Interval>>,
 }
 
 /// Section `ke`.

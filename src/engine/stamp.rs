@@ -20,6 +20,8 @@ pub(super) fn stamp<C: Clock>(
     let schedule = departures.schedule(now, replies);
     let state = clock.state();
     let root_dispersion = state.root_dispersion(now);
+    // One for the whole batch: arrival stays before departure, however the correction changes.
+    let correction = state.correction(now);
     for (datagram, verdict) in batch.iter_mut().zip(verdicts) {
         if verdict.reply_bytes == 0 {
             continue;
@@ -43,8 +45,8 @@ pub(super) fn stamp<C: Clock>(
             reference_timestamp: state.reference_timestamp,
             // Bit for bit: clients put random numbers here (RFC 9109's companion habit).
             origin_timestamp: request.transmit_timestamp,
-            receive_timestamp: datagram.arrival,
-            transmit_timestamp: after(departure, datagram.arrival),
+            receive_timestamp: datagram.arrival.plus(correction),
+            transmit_timestamp: after(departure, datagram.arrival).plus(correction),
         };
         if verdict.outcome == Outcome::NtsNak {
             kiss(&mut reply, ReferenceId::KISS_NTSN);

@@ -103,6 +103,7 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("ntp.port", *port != new.port),
         ("clock.source", clock.source != new.clock.source),
         ("clock.stratum", clock.stratum != new.clock.stratum),
+        ("clock.holdover", clock.holdover != new.clock.holdover),
         ("control.socket", *socket != new.control.socket),
         ("control.mode", *mode != new.control.mode),
         ("keys.rotate", !is_same_maker(*rotation, new.rotation)),
@@ -147,7 +148,7 @@ mod tests {
                 "state_directory = \"/x\"\n[ntp]\nlisten = [\"::1\"]\nbind_device = \"lo\"\n\
               dscp = 46\nreceive_buffer_bytes = 65536\nsend_buffer_bytes = 65536\n\
               workers = 3\ncpus = \"0\"\n\
-              port = \"uring\"\n[clock]\nsource = \"local\"\nstratum = 4\n\
+              port = \"uring\"\n[clock]\nsource = \"local\"\nstratum = 4\nholdover = 60\n\
               [keys]\nrotate = \"external\"\n\
               [control]\nsocket = \"/x/y\"\nmode = \"0660\"\n",
                 vec![
@@ -162,6 +163,7 @@ mod tests {
                     "ntp.port",
                     "clock.source",
                     "clock.stratum",
+                    "clock.holdover",
                     "control.socket",
                     "control.mode",
                     "keys.rotate",

@@ -19,8 +19,7 @@ use super::sandbox::Filter;
 use super::signals::stop_on_signals;
 use super::start::{Order, Report, ResponderStart, RoleError};
 use crate::aead::{Aead, NonceGenerator, self_test};
-use crate::clock::source::HostClock;
-use crate::config::checked::ClockSettings;
+use crate::clock::host::HostClock;
 use crate::engine::Engine;
 use crate::limits::WORKER_HANGS_AFTER;
 use crate::net::PortChoice;
@@ -32,8 +31,8 @@ use crate::page::key::SharedRing;
 /// Serves until SIGTERM. In this order:
 ///
 /// 1. signals are caught,
-/// 2. each worker starts on its processor, reads the keys, lets the cryptography prove itself and
-///    looks at the clock,
+/// 2. each worker starts on its processor, reads the keys and the clock's page, and lets the
+///    cryptography prove itself,
 /// 3. when all of them are ready the filter of system calls holds,
 /// 4. the supervisor is told, and the loops run; this thread answers the supervisor.
 pub fn run(
@@ -65,7 +64,7 @@ pub fn run(
             busy_poll: start.busy_poll,
             sockets: sockets.by_ref().take(sockets_per_worker).collect(),
             wake,
-            clock: start.clock,
+            clock: pages.clock()?,
             keys: pages.ring()?,
             stats,
             stop: Arc::clone(&stop),
@@ -130,7 +129,7 @@ struct Duty {
     busy_poll: Duration,
     sockets: Vec<UdpSocket>,
     wake: OwnedFd,
-    clock: ClockSettings,
+    clock: HostClock,
     keys: SharedRing,
     /// The worker's page of counters.
     stats: OwnedFd,
@@ -198,14 +197,12 @@ fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleEr
     Ok(())
 }
 
-fn prepare(clock: ClockSettings, keys: SharedRing, stats: &OwnedFd) -> Result<Worker, RoleError> {
+fn prepare(clock: HostClock, keys: SharedRing, stats: &OwnedFd) -> Result<Worker, RoleError> {
     let stats = attach_stats(stats)?;
     let mut aead = Aead::detect();
     self_test(&mut aead).map_err(|error| RoleError::new("refusing to start", error))?;
     let nonces = NonceGenerator::new()
         .map_err(|error| RoleError::new("the kernel gives no random numbers", error))?;
-    let clock = HostClock::new(clock.source, clock.stratum)
-        .map_err(|error| RoleError::new("cannot read the clock (adjtimex)", error))?;
     Ok(Worker::new(Engine::new(aead), clock, keys, nonces, stats))
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::certificates::PairText;
-use crate::config::checked::ClockSettings;
+use crate::config::clock::ClockSettings;
 use crate::net::PortChoice;
 
 /// What the responder needs beside its sockets.
@@ -18,8 +18,13 @@ pub struct ResponderStart {
     pub port: PortChoice,
     /// How long a worker polls before it sleeps.
     pub busy_poll: Duration,
+}
+
+/// What the clock role needs.
+#[derive(Serialize, Deserialize)]
+pub struct ClockStart {
     /// Where the time comes from.
-    pub clock: ClockSettings,
+    pub settings: ClockSettings,
 }
 
 /// What one process of key establishment needs beside its listeners.

@@ -12,7 +12,7 @@ use super::key_keeper::KeyKeeper;
 use super::pages::Pages;
 use crate::certificate::describe::{Description, describe, warnings};
 use crate::clock::source::Source;
-use crate::config::checked::ClockSettings;
+use crate::config::clock::ClockSettings;
 use crate::page::stats::{CounterSet, StatsPage};
 use crate::sys::adjtimex;
 
@@ -76,7 +76,7 @@ pub struct ClockStatus {
 }
 
 impl ClockStatus {
-    pub(super) fn new(settings: ClockSettings) -> Self {
+    pub(super) fn new(settings: &ClockSettings) -> Self {
         let kernel = adjtimex::read().ok();
         Self {
             source: settings.source,

@@ -24,7 +24,7 @@ use super::service_manager::ServiceManager;
 use super::signals::Signals;
 use super::sockets::Sockets;
 use super::start::{
-    KeyEstablishmentStart, KeyEstablishmentTerms, Order, ResponderStart, RoleError,
+    ClockStart, KeyEstablishmentStart, KeyEstablishmentTerms, Order, ResponderStart, RoleError,
 };
 use super::status::{
     CertificateStatus, ClockStatus, KeysStatus, Reloaded, Rotated, ServerStats, Status,
@@ -84,7 +84,7 @@ impl Server {
     fn roles(&self) -> impl Iterator<Item = (Role, usize)> {
         let processes = if self.certificates.is_some() { self.ke_processes } else { 0 };
         let ke = (0..processes).map(|index| (Role::KeyEstablishment, index));
-        [(Role::Responder, 0)].into_iter().chain(ke)
+        [(Role::Clock, 0), (Role::Responder, 0)].into_iter().chain(ke)
     }
 
     fn spawn(&self, role: Role, index: usize) -> io::Result<(Child, Channel)> {
@@ -106,6 +106,11 @@ impl Server {
                 let listeners = with(Purpose::KeListener, self.sockets.ke_clones()?);
                 let pages = with(Purpose::Page, self.pages.of_key_establishment(index)?);
                 handover::spawn(role, self.confinement, &start, pages.chain(listeners).collect())
+            }
+            Role::Clock => {
+                let start = ClockStart { settings: self.settings.clock.clone() };
+                let pages = with(Purpose::Page, self.pages.of_clock()?);
+                handover::spawn(role, self.confinement, &start, pages.collect())
             }
         }
     }
@@ -435,7 +440,7 @@ impl Supervisor {
             ntp_listen: settings.ntp_listen.clone(),
             worker_cpus: responder.cpus.clone(),
             ke_listen: settings.ke.as_ref().map(|ke| ke.listen.clone()).unwrap_or_default(),
-            clock: ClockStatus::new(settings.clock),
+            clock: ClockStatus::new(&settings.clock),
             keys: KeysStatus::new(&pages.keys, since_boot()),
             certificates: certificates
                 .as_ref()
@@ -488,6 +493,6 @@ fn to_json(answer: &impl serde::Serialize) -> Answer {
     serde_json::to_value(answer).map_err(|error| error.to_string())
 }
 
-fn timespec(duration: Duration) -> Timespec {
+pub(super) fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: duration.subsec_nanos().into() }
 }
