@@ -78,6 +78,9 @@ impl Banner<'_> {
                 "  clock        kernel: stratum {} while the kernel calls its clock synchronised",
                 clock.stratum
             ),
+            Source::Follow => {
+                writeln!(out, "  clock        follows the daemon at {}", clock.followed())
+            }
             Source::Local => writeln!(
                 out,
                 "  clock        local: this host's clock as it is, stratum {}; nobody vouches for\n\

@@ -174,6 +174,7 @@ fn clock(clock: &ClockStatus) -> String {
             format!("kernel, stratum {stratum}; {kernel}")
         }
         Source::Kernel => format!("kernel; {kernel}, and so are clients told"),
+        Source::Follow => format!("follows a daemon of this host; {kernel}"),
         Source::Local => format!("local, stratum {stratum}, nobody vouches for it; {kernel}"),
     }
 }

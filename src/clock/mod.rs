@@ -4,6 +4,8 @@
 //! ([`source`]) and publishes what it hears as a [`record`]; the responder serves what the record
 //! says, which ages as long as nothing new comes ([`host`]).
 
+pub mod account;
+pub mod follow;
 pub mod host;
 pub mod record;
 pub mod source;

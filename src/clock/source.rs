@@ -15,6 +15,8 @@ use crate::wire::timestamp::{NtpShort, NtpTimestamp};
 pub enum Source {
     /// The kernel: `adjtimex` says whether a time daemon keeps the clock and how well.
     Kernel,
+    /// A time daemon on this host: it is asked how it fares.
+    Follow,
     /// The operator: the clock is served as it is, at a declared stratum. For closed networks
     /// and tests.
     Local,

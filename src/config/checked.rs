@@ -192,13 +192,14 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         let what = "all addresses must have the same port: key establishment names one".to_owned();
         return Err(ConfigError::at(text, list, what));
     }
+    let clock = clock::check(text, &raw.clock, &ntp_listen)?;
     Ok(Settings {
         state_directory: raw.state_directory.clone().unwrap_or_else(|| "/var/lib/timeball".into()),
         ntp_listen,
         udp: udp(text, &raw.ntp, raw.profile.unwrap_or_default())?,
         workers: workers(text, &raw.ntp)?,
         port: raw.ntp.port.unwrap_or_default(),
-        clock: clock::check(text, &raw.clock)?,
+        clock,
         ke: ke(text, &raw.ke)?,
         rotation: rotation(text, &raw.keys)?,
         control: control(text, &raw.control)?,

@@ -159,8 +159,9 @@ pub const KEYS: &[Key] = &[
         is_default: true,
         help: &[
             "Who answers for the time. \"kernel\": adjtimex says whether a time daemon keeps the",
-            "system clock; if none does, clients are told so (leap 3, stratum 0). \"local\": the",
-            "system clock is served as it is, for closed networks and tests.",
+            "system clock; if none does, clients are told so (leap 3, stratum 0). \"follow\": a time",
+            "daemon of this host is asked, see \"chronyd\" and \"follow\". \"local\": the system clock is",
+            "served as it is, for closed networks and tests.",
         ],
     },
     Key {
@@ -170,7 +171,28 @@ pub const KEYS: &[Key] = &[
         is_default: false,
         help: &[
             "Stratum told to clients, 1 to 15. Default 3 with \"kernel\", since the stratum of its",
-            "daemon is not known, and 10 with \"local\".",
+            "daemon is not known, and 10 with \"local\". With \"follow\" it is the daemon's.",
+        ],
+    },
+    Key {
+        section: "clock",
+        name: "chronyd",
+        sample: "\"127.0.0.1:323\"",
+        is_default: false,
+        help: &[
+            "With source = \"follow\": where chronyd gives its tracking report (its cmdport, on this",
+            "host). Default 127.0.0.1:323, unless \"follow\" is given.",
+        ],
+    },
+    Key {
+        section: "clock",
+        name: "follow",
+        sample: "\"127.0.0.1:11123\"",
+        is_default: false,
+        help: &[
+            "With source = \"follow\": where the time daemon of this host answers NTP. With chronyd it",
+            "is held against the report; of other daemons (ntpd-rs, NTPsec) it is all there is. The",
+            "daemon needs a port or an address of its own, such as port 11123 in chrony.conf.",
         ],
     },
     Key {

@@ -5,9 +5,10 @@
 //!
 //! - [`Writer`] and [`Reader`]: a value of several words that is read whole or not at all
 //!   (`seqlock`). [`key`] is the ring of master keys in this form, [`clock`] the truth about the
-//!   clock.
+//!   clock, [`account`] what else is known of it.
 //! - [`stats`]: counters, each a word of its own; they are never torn and need no more.
 
+pub mod account;
 pub mod clock;
 pub mod key;
 mod seqlock;

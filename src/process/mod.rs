@@ -13,6 +13,7 @@
 
 pub mod certificates;
 pub mod channel;
+pub mod chronyd_socket;
 pub mod clock;
 pub mod control;
 pub mod handover;

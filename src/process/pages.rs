@@ -9,6 +9,7 @@ use super::start::RoleError;
 use crate::clock::host::{HostClock, moment};
 use crate::clock::record::{ClockRecord, SourceState};
 use crate::ke::counters::Counters as KeCounters;
+use crate::page::account::AccountPage;
 use crate::page::clock::ClockPage;
 use crate::page::key::SharedRing;
 use crate::page::stats::{StatsPage, StatsWriter, WorkerCounters};
@@ -19,6 +20,8 @@ pub struct Pages {
     pub keys: KeyKeeper,
     /// The last truth about the clock.
     pub clock: ClockPage,
+    /// What else is known of it.
+    pub account: AccountPage,
     /// What each worker has counted.
     pub workers: Vec<StatsPage<WorkerCounters<'static>>>,
     /// What each process of key establishment has counted.
@@ -32,6 +35,7 @@ impl Pages {
         Ok(Self {
             keys,
             clock: ClockPage::create(&nobody)?,
+            account: AccountPage::create()?,
             workers: (0..workers).map(|_| StatsPage::create()).collect::<io::Result<_>>()?,
             key_establishment: (0..key_establishment)
                 .map(|_| StatsPage::create())
@@ -47,7 +51,7 @@ impl Pages {
 
     /// What the clock role is handed.
     pub fn of_clock(&self) -> io::Result<Vec<OwnedFd>> {
-        [self.clock.file()].into_iter().map(duplicate).collect()
+        [self.clock.file(), self.account.file()].into_iter().map(duplicate).collect()
     }
 
     /// What one process of key establishment is handed, as it takes them over.
@@ -94,16 +98,19 @@ impl ResponderPages {
 /// The pages of the clock role.
 pub(super) struct ClockPages {
     pub(super) clock: ClockPage,
+    pub(super) account: AccountPage,
 }
 
 impl ClockPages {
-    pub(super) fn take(mut pages: Vec<OwnedFd>) -> Result<Self, RoleError> {
-        let (Some(clock), true) = (pages.pop(), pages.is_empty()) else {
+    pub(super) fn take(pages: Vec<OwnedFd>) -> Result<Self, RoleError> {
+        let Ok([clock, account]) = <[OwnedFd; 2]>::try_from(pages) else {
             return Err(RoleError("the pages were not handed over".to_owned()));
         };
-        let clock = ClockPage::attach(clock)
-            .map_err(|error| RoleError::new("the clock's page was not handed over", error))?;
-        Ok(Self { clock })
+        let foreign = |error| RoleError::new("the clock's pages were not handed over", error);
+        Ok(Self {
+            clock: ClockPage::attach(clock).map_err(foreign)?,
+            account: AccountPage::attach(account).map_err(foreign)?,
+        })
     }
 }
 

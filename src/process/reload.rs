@@ -104,6 +104,8 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("clock.source", clock.source != new.clock.source),
         ("clock.stratum", clock.stratum != new.clock.stratum),
         ("clock.holdover", clock.holdover != new.clock.holdover),
+        ("clock.chronyd", clock.chronyd != new.clock.chronyd),
+        ("clock.follow", clock.follow != new.clock.follow),
         ("control.socket", *socket != new.control.socket),
         ("control.mode", *mode != new.control.mode),
         ("keys.rotate", !is_same_maker(*rotation, new.rotation)),
@@ -149,6 +151,7 @@ mod tests {
               dscp = 46\nreceive_buffer_bytes = 65536\nsend_buffer_bytes = 65536\n\
               workers = 3\ncpus = \"0\"\n\
               port = \"uring\"\n[clock]\nsource = \"local\"\nstratum = 4\nholdover = 60\n\
+              chronyd = \"[::1]:323\"\nfollow = \"127.0.0.1:1123\"\n\
               [keys]\nrotate = \"external\"\n\
               [control]\nsocket = \"/x/y\"\nmode = \"0660\"\n",
                 vec![
@@ -164,6 +167,8 @@ mod tests {
                     "clock.source",
                     "clock.stratum",
                     "clock.holdover",
+                    "clock.chronyd",
+                    "clock.follow",
                     "control.socket",
                     "control.mode",
                     "keys.rotate",

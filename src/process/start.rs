@@ -25,6 +25,8 @@ pub struct ResponderStart {
 pub struct ClockStart {
     /// Where the time comes from.
     pub settings: ClockSettings,
+    /// Why no socket to chronyd's Unix socket comes along, if one should.
+    pub why_no_chronyd: Option<String>,
 }
 
 /// What one process of key establishment needs beside its listeners.
@@ -56,6 +58,8 @@ pub enum Order {
     Ping,
     /// Go on with these terms.
     Adopt(Box<KeyEstablishmentTerms>),
+    /// Ask chronyd over the socket that comes along; none comes for this reason.
+    AskChronyd(Option<String>),
 }
 
 /// What a role tells the supervisor.
@@ -67,6 +71,8 @@ pub enum Report {
     Failed(String),
     /// It works.
     Pong,
+    /// chronyd cannot be reached over the socket to it: a new one is wanted.
+    ChronydLost,
     /// The terms of the last order hold.
     Adopted,
     /// The terms of the last order do not hold, and why; those before them do.

@@ -5,6 +5,7 @@
 //! that starts slowly or hangs keeps nobody from being supervised.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use time::OffsetDateTime;
 
 use super::certificates::{Certificates, Change};
 use super::channel::Channel;
+use super::chronyd_socket::ChronydSocket;
 use super::control::{ClientId, Control, Request};
 use super::handover::{self, Purpose};
 use super::pages::Pages;
@@ -63,6 +65,8 @@ pub struct Server {
     pub pages: Pages,
     /// Where commands come from.
     pub control: Control,
+    /// The way to the Unix socket of a followed chronyd.
+    pub chronyd: Option<ChronydSocket>,
     /// How the roles are confined.
     pub confinement: Confinement,
     /// What the responder is told.
@@ -108,9 +112,12 @@ impl Server {
                 handover::spawn(role, self.confinement, &start, pages.chain(listeners).collect())
             }
             Role::Clock => {
-                let start = ClockStart { settings: self.settings.clock.clone() };
+                let chronyd = self.chronyd.as_ref().map(ChronydSocket::open).transpose();
+                let (socket, why_no_chronyd) = split(chronyd);
+                let start = ClockStart { settings: self.settings.clock.clone(), why_no_chronyd };
                 let pages = with(Purpose::Page, self.pages.of_clock()?);
-                handover::spawn(role, self.confinement, &start, pages.collect())
+                let socket = with(Purpose::ChronydSocket, socket.into_iter().collect());
+                handover::spawn(role, self.confinement, &start, pages.chain(socket).collect())
             }
         }
     }
@@ -302,6 +309,7 @@ impl Supervisor {
         let name = role.name();
         match event {
             Event::Ready => {}
+            Event::ChronydLost => return self.reach_chronyd(),
             Event::Refused(reason) => {
                 self.counters.certificates_refused += 1;
                 eprintln!("timeball: {name} goes on as before: {reason}");
@@ -312,6 +320,15 @@ impl Supervisor {
             }
         }
         self.manager.status(&self.status());
+    }
+
+    /// Opens a new socket to chronyd for the clock role.
+    fn reach_chronyd(&self) {
+        let Some(chronyd) = &self.server.chronyd else { return };
+        let (socket, why) = split(chronyd.open().map(Some));
+        let order = Order::AskChronyd(why);
+        let clock = self.processes.iter().filter(|process| process.role == Role::Clock);
+        clock.for_each(|process| process.hand(&order, socket.as_ref().map(AsFd::as_fd)));
     }
 
     /// Rotates or reads the master keys if it is time.
@@ -486,6 +503,14 @@ impl Supervisor {
             let _ = poll(&mut [PollFd::new(&self.signals, PollFlags::IN)], Some(&timeout));
             self.signals.drain();
         }
+    }
+}
+
+/// A descriptor, or why there is none.
+fn split(opened: Result<Option<OwnedFd>, String>) -> (Option<OwnedFd>, Option<String>) {
+    match opened {
+        Ok(descriptor) => (descriptor, None),
+        Err(why) => (None, Some(why)),
     }
 }
 

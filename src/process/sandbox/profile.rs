@@ -67,7 +67,7 @@ const CLOCK: Profile = Profile {
     name: "clock",
     user: "unprivileged",
     capabilities: CapabilitySet::empty(),
-    descriptors: &[Purpose::Channel, Purpose::Page],
+    descriptors: &[Purpose::Channel, Purpose::Page, Purpose::ChronydSocket],
     system_calls: Some(system_calls::CLOCK),
     files: "none",
     secrets: "none",

@@ -108,6 +108,7 @@ pub const RESPONDER: &[SystemCall] = &[
 pub const CLOCK: &[SystemCall] = &[
     allow!(SYS_adjtimex, "the kernel's account of its clock; setting it takes a capability"),
     allow!(SYS_clock_adjtime, "the same: glibc's adjtimex"),
+    allow!(SYS_recvfrom, "what a followed daemon says"),
 ];
 
 /// What key establishment needs beside [`COMMON`].

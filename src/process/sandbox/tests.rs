@@ -35,7 +35,7 @@ const CALLS: &[Call] = &[
     ("look for itself", |_| _ = test_kill_process(getpid()), &ROLES),
     ("read the clock", |_| drop(crate::sys::adjtimex::read()), &[Role::Clock]),
     ("accept a connection", |open| drop(open.tcp.accept()), &[Role::KeyEstablishment]),
-    ("receive", |open| drop(open.udp.recv(&mut [0])), &[Role::KeyEstablishment]),
+    ("receive", |open| drop(open.udp.recv(&mut [0])), &[Role::KeyEstablishment, Role::Clock]),
     ("open a file", |_| drop(File::open("/etc/passwd")), &[]),
     ("list a directory", |_| drop(std::fs::read_dir("/")), &[]),
     ("open a socket", |_| drop(UdpSocket::bind("127.0.0.1:0")), &[]),
