@@ -5,10 +5,6 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::Command;
 
 use common::plain_request;
 use common::rig::receive;
@@ -149,14 +145,7 @@ fn without_root_it_is_the_same() {
         return;
     }
     let mut server = Server::start();
-    let directory = server.directory.path().to_owned();
-    // Where it was built a stranger may not look.
-    let own = directory.join("timeball");
-    fs::copy(program().get_program(), &own).expect("copied");
-    give_away(&directory);
-    let mut command = Command::new(&own);
-    command.uid(STRANGER).gid(STRANGER);
-    server.restart_by(command);
+    server.restart_as(STRANGER);
     let users = format!("{STRANGER}\t").repeat(4).trim_end().to_owned();
     let mut started = Status::read("/proc/self/status");
     started.0.insert("Uid".to_owned(), users);
@@ -165,13 +154,6 @@ fn without_root_it_is_the_same() {
     }
     assert_all_confined(&server, &started);
     assert_serves(&server);
-}
-
-fn give_away(directory: &Path) {
-    for entry in fs::read_dir(directory).expect("a directory") {
-        chown(entry.expect("an entry").path(), Some(STRANGER), Some(STRANGER)).expect("root");
-    }
-    chown(directory, Some(STRANGER), Some(STRANGER)).expect("root");
 }
 
 /// As by its filter, which the unit tests of each role show to work.

@@ -107,7 +107,7 @@ impl ClockRecord {
             stratum: 0,
             reference_id: ReferenceId::NONE,
             reference_timestamp: NtpTimestamp::ZERO,
-            root_delay: NtpShort::default(),
+            root_delay: NtpShort::ONE_SECOND,
             root_dispersion_seconds: UNSYNCHRONISED_DISPERSION_SECONDS,
             dispersion_rate: 0.0,
             correction_seconds: 0.0,
@@ -164,8 +164,8 @@ impl ClockRecord {
 /// The largest stratum of a synchronised clock (RFC 5905 figure 11).
 pub const STRATUM_MAX: u8 = 15;
 
-/// Error bound of a clock that nobody vouches for, in seconds: chrony's. Clients look at the leap
-/// indicator; it is for those who do not.
+/// Error bound of a clock that nobody vouches for, in seconds; it and the root delay are chrony's.
+/// Clients look at the leap indicator; it is for those who do not.
 const UNSYNCHRONISED_DISPERSION_SECONDS: f64 = 1.0;
 
 /// A reference time as it is told: without its fraction. chrony adds a random one; whoever asks

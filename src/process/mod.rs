@@ -15,6 +15,7 @@ pub mod certificates;
 pub mod channel;
 pub mod chronyd_socket;
 pub mod clock;
+pub mod clock_status;
 pub mod control;
 pub mod handover;
 pub mod key_establishment;

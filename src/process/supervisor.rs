@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 use super::certificates::{Certificates, Change};
 use super::channel::Channel;
 use super::chronyd_socket::ChronydSocket;
+use super::clock_status::{ClockStatus, NtpDataStatus, SourcesStatus, TrackingStatus};
 use super::control::{ClientId, Control, Request};
 use super::handover::{self, Purpose};
 use super::pages::Pages;
@@ -28,9 +29,7 @@ use super::sockets::Sockets;
 use super::start::{
     ClockStart, KeyEstablishmentStart, KeyEstablishmentTerms, Order, ResponderStart, RoleError,
 };
-use super::status::{
-    CertificateStatus, ClockStatus, KeysStatus, Reloaded, Rotated, ServerStats, Status,
-};
+use super::status::{CertificateStatus, KeysStatus, Reloaded, Rotated, ServerStats, Status};
 use super::supervised::{Event, Supervised};
 use crate::config::checked::{KeSettings, Settings, ntp_port};
 use crate::config::file;
@@ -422,6 +421,7 @@ impl Supervisor {
             let answer = match request {
                 Request::Status => to_json(&self.full_status(now)),
                 Request::Serverstats => to_json(&ServerStats::new(&self.server.pages)),
+                Request::Tracking | Request::Sources | Request::NtpData => self.clock(request),
                 Request::RotateKeys => self.rotate_keys(),
                 Request::Reload => {
                     let answer = self.reload();
@@ -430,6 +430,18 @@ impl Supervisor {
                 }
             };
             self.server.control.answer(client, &answer, now);
+        }
+    }
+
+    fn clock(&self, request: Request) -> Answer {
+        let Server { settings, pages, .. } = &self.server;
+        match request {
+            Request::Sources => {
+                let silent = "the clock role has not said anything yet; ask again in a second";
+                to_json(&SourcesStatus::new(pages).ok_or(silent)?)
+            }
+            Request::NtpData => to_json(&NtpDataStatus::new(pages)),
+            _ => to_json(&TrackingStatus::new(&settings.clock, pages)),
         }
     }
 
@@ -457,7 +469,7 @@ impl Supervisor {
             ntp_listen: settings.ntp_listen.clone(),
             worker_cpus: responder.cpus.clone(),
             ke_listen: settings.ke.as_ref().map(|ke| ke.listen.clone()).unwrap_or_default(),
-            clock: ClockStatus::new(&settings.clock),
+            clock: ClockStatus::new(&settings.clock, pages),
             keys: KeysStatus::new(&pages.keys, since_boot()),
             certificates: certificates
                 .as_ref()
