@@ -94,7 +94,7 @@ pub const CLOCK_HOLDOVER: std::ops::RangeInclusive<Duration> =
 
 /// By how much chronyd's reply and its report may differ beyond what the round trip explains, in
 /// seconds. A busy machine delays one way of a query on loopback by some milliseconds, and the
-/// fastest slew moves the clock by 0.1 s in a second; a daemon that keeps another clock is off more.
+/// fastest slew moves the clock by 0.1 s in a second. A daemon of another clock is off by more.
 pub const FOLLOW_AGREEMENT_SECONDS: f64 = 0.1;
 
 /// By how much the time of a followed daemon without a report may be off the system's, in seconds.

@@ -144,7 +144,7 @@ impl SampleAccount {
 /// [`KernelClock`], to be shown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KernelAccount {
-    /// A time daemon tells the kernel that it keeps the clock. chronyd does so under `rtcsync` only.
+    /// A time daemon tells the kernel that it keeps the clock; chronyd under `rtcsync` only.
     pub is_synchronised: bool,
     /// Leap second ahead or under way.
     pub leap: String,

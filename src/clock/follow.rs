@@ -1,9 +1,9 @@
 //! What a time daemon on this host says of the clock that it keeps, judged.
 //!
-//! We serve the clock that the daemon keeps, so we are a second face of the same clock and no client
-//! of it: stratum, reference and root delay are the daemon's own, not one more. A server that the
-//! daemon follows so finds its own address in our replies and does not follow us (RFC 5905 section
-//! 7.3, "Reference ID").
+//! We serve the clock that the daemon keeps, so we are a second face of the same clock and no
+//! client of it: stratum, reference and root delay are the daemon's own, not one more. A server
+//! that the daemon follows so finds its own address in our replies and does not follow us (RFC 5905
+//! section 7.3, "Reference ID").
 //!
 //! chronyd's tracking report is the truth where there is one: it has more digits than a reply, the
 //! frequency's error, and what is still to be slewed. A reply to an NTP query is held against it.

@@ -97,8 +97,8 @@ enum RequestError {
     )]
     Version(String),
     #[error(
-        "unknown request \"{0}\"; this server knows status, serverstats, tracking, sources, ntpdata, \
-         reload and rotate-keys"
+        "unknown request \"{0}\"; this server knows status, serverstats, tracking, sources, \
+         ntpdata, reload and rotate-keys"
     )]
     Unknown(String),
 }

@@ -49,6 +49,8 @@ pub fn run(
         .map_err(|error| RoleError::new("cannot read the kernel's clock (adjtimex)", error))?;
     let chronyd = descriptors.take(Purpose::ChronydSocket).pop();
     let chronyd = chronyd.ok_or_else(|| why_no_chronyd.unwrap_or_default());
+    // The first reading looks for the vDSO, which takes calls of its own.
+    let _ = moment();
     let mut keeper = Keeper::new(settings, pages, chronyd)?;
     filter.apply()?;
     keeper.run(link, &wake, &stop);
