@@ -160,7 +160,7 @@ pub const KEYS: &[Key] = &[
         help: &[
             "Who answers for the time. \"kernel\": adjtimex says whether a time daemon keeps the",
             "system clock; if none does, clients are told so (leap 3, stratum 0). \"follow\": the",
-            "time daemon of this host is asked, by the keys \"chronyd\" and \"follow\", and clients",
+            "daemon of this host is asked, by the keys \"chronyd\" and \"follow\", and clients",
             "are told what it says. \"local\": the system clock is served as it is, for closed",
             "networks and tests.",
         ],
@@ -181,8 +181,8 @@ pub const KEYS: &[Key] = &[
         sample: "\"127.0.0.1:323\"",
         is_default: false,
         help: &[
-            "With source = \"follow\": where chronyd gives its tracking report: its cmdport, or the",
-            "path of its Unix socket. Default 127.0.0.1:323, unless \"follow\" is given. For a path",
+            "With source = \"follow\": where chronyd reports (tracking): its cmdport, or the",
+            "path of its socket. Default 127.0.0.1:323, unless \"follow\" is given. For a path",
             "start timeball as root and after chronyd.",
         ],
     },
@@ -194,7 +194,7 @@ pub const KEYS: &[Key] = &[
         help: &[
             "With source = \"follow\": where the time daemon of this host answers NTP. With",
             "\"chronyd\" it is held against the report; of other daemons (ntpd-rs, NTPsec) it is",
-            "all there is. The daemon needs a port of its own, such as `port 11123` in chrony.conf.",
+            "all there is. The daemon needs a port of its own, as `port 11123` in chrony.conf.",
         ],
     },
     Key {
