@@ -3,8 +3,9 @@
 //! The clock role writes it, one process after the other; the supervisor made it. Workers look at
 //! it before every batch: one load when nothing has changed, which is but for once a second.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::{Reader, Writer};
@@ -47,9 +48,16 @@ impl ClockPage {
         Ok(ClockReader::open(self.file())?.news())
     }
 
-    /// The page, for handing over.
+    /// The page, for handing over to the next one who writes it.
     pub fn file(&self) -> BorrowedFd<'_> {
         self.page.file()
+    }
+
+    /// The page, for handing over to those who only read it: opened anew, since what a descriptor
+    /// may do belongs to its opening.
+    pub fn readable_file(&self) -> io::Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", self.file().as_raw_fd());
+        Ok(File::open(path)?.into())
     }
 }
 
@@ -150,6 +158,15 @@ mod tests {
         assert_eq!((reader.news(), reader.news()), (Some(record), None));
         drop((role, page));
         assert_eq!(reader.news(), None, "and what was read stays");
+    }
+
+    #[test]
+    fn who_may_only_read_cannot_write() {
+        let nobody = ClockRecord::unsynchronised(SourceState::Unknown, TAKEN);
+        let page = ClockPage::create(&nobody).expect("made");
+        let readable = page.readable_file().expect("opened");
+        assert!(ClockReader::open(&readable).expect("mapped").news().is_some());
+        assert!(ClockPage::attach(readable).is_err());
     }
 
     #[test]

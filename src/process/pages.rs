@@ -46,7 +46,8 @@ impl Pages {
     /// What the responder is handed, as its process takes them over.
     pub fn of_responder(&self) -> io::Result<Vec<OwnedFd>> {
         let stats = self.workers.iter().map(StatsPage::file);
-        [self.keys.page(), self.clock.file()].into_iter().chain(stats).map(duplicate).collect()
+        let pages = [duplicate(self.keys.page()), self.clock.readable_file()];
+        pages.into_iter().chain(stats.map(duplicate)).collect()
     }
 
     /// What the clock role is handed.
