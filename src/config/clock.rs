@@ -142,7 +142,6 @@ fn own_address(text: &str, default_port: u16) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::super::checked::parse;
-    use super::*;
 
     #[test]
     fn what_is_wrong_is_said_with_its_line() {
