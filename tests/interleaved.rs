@@ -19,8 +19,9 @@ use timeball::wire::timestamp::NtpTimestamp;
 const SECOND: i64 = 1 << 32;
 const MICROSECOND: i64 = SECOND / 1_000_000;
 
-/// Lets 16 seconds and some nanoseconds pass (a table's bucket is chosen by these) and answers one request: its verdict, with the reply in its place. The
-/// worker reads the clock 7 µs after the request has arrived.
+/// Lets 16 seconds and some nanoseconds pass, as these choose the bucket of the table, and answers
+/// one request: its verdict, with the reply in its place. The worker reads the clock 7 µs after the
+/// request has arrived.
 fn answer(bench: &mut Bench, request: &mut Vec<u8>) -> Verdict {
     bench.clock.advance(16 * SECOND + 12_345);
     bench.arrival = bench.clock.now.plus(-7 * MICROSECOND);
