@@ -5,5 +5,6 @@ pub mod checked;
 pub mod cpus;
 pub mod file;
 mod interleaved;
+pub mod ke;
 pub mod keys;
 pub mod raw;
