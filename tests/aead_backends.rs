@@ -6,8 +6,8 @@
 
 use proptest::prelude::*;
 use timeball::aead::{
-    Aead, Algorithm, Backend, CookieMake, CookieOpen, MasterKey, NonceGenerator, ReplySeal,
-    RequestVerify, open_one, seal_one,
+    Aead, Algorithm, Backend, CookieMake, CookieOpen, MasterKey, NonceGenerator, ReplyOpen,
+    ReplySeal, RequestSeal, RequestVerify, open_one, seal_one,
 };
 
 /// One message, and what an attacker changes in it.
@@ -78,6 +78,56 @@ fn check_requests(aead: &mut Aead, cases: &[Case]) {
     }
 }
 
+/// Opens replies, changed and unchanged ones, and expects exactly the unchanged ones to pass.
+fn check_reply_opening(aead: &mut Aead, cases: &[Case]) {
+    let changed: Vec<_> = cases.iter().map(Case::changed).collect();
+    let mut buffers: Vec<_> = changed.iter().map(|(_, sealed)| Guarded::new(sealed)).collect();
+    let mut jobs: Vec<_> = changed
+        .iter()
+        .zip(&mut buffers)
+        .map(|((case, _), buffer)| ReplyOpen {
+            algorithm: case.algorithm,
+            key: &case.key,
+            nonce: &case.nonce,
+            associated_data: &case.data,
+            sealed: buffer.inner(),
+            passed: case.flip != Flip::Nothing,
+        })
+        .collect();
+    aead.open_replies(&mut jobs);
+    let passed: Vec<_> = jobs.iter().map(|job| job.passed).collect();
+    for ((case, buffer), passed) in cases.iter().zip(&mut buffers).zip(passed) {
+        assert_eq!(passed, case.flip == Flip::Nothing, "{} {case:?}", aead.backend());
+        let plain = &buffer.checked()[case.algorithm.plaintext_offset()..][..case.plain.len()];
+        match passed {
+            true => assert_eq!(plain, case.plain),
+            false => assert!(plain.iter().all(|byte| *byte == 0)),
+        }
+    }
+}
+
+/// Seals requests, which enclose nothing, and compares with the one-shot function.
+fn check_request_sealing(aead: &mut Aead, cases: &[Case]) {
+    let cases: Vec<_> =
+        cases.iter().map(|case| Case { plain: Vec::new(), ..case.clone() }).collect();
+    let mut buffers: Vec<_> = cases.iter().map(|case| Guarded::new(&case.text())).collect();
+    let mut jobs: Vec<_> = cases
+        .iter()
+        .zip(&mut buffers)
+        .map(|(case, buffer)| RequestSeal {
+            algorithm: case.algorithm,
+            key: &case.key,
+            nonce: &case.nonce,
+            associated_data: &case.data,
+            tag: buffer.inner(),
+        })
+        .collect();
+    aead.seal_requests(&mut jobs);
+    for (case, buffer) in cases.iter().zip(&mut buffers) {
+        assert_eq!(buffer.checked(), case.sealed(), "{} {case:?}", aead.backend());
+    }
+}
+
 /// Makes cookies and compares with the one-shot function. Cases share `keys` by their first byte.
 fn check_making(aead: &mut Aead, keys: &[MasterKey], cases: &[Case]) {
     let cases: Vec<_> = cases.iter().map(|case| case.as_cookie(keys)).collect();
@@ -130,13 +180,15 @@ fn check_opening(aead: &mut Aead, keys: &[MasterKey], cases: &[Case]) {
     }
 }
 
-/// All four operations on all back ends.
+/// All six operations on all back ends.
 fn check_all(cases: &[Case]) {
     let keys = master_keys();
     for backend in Backend::available() {
         let mut aead = Aead::with_backend(backend).unwrap();
         check_replies(&mut aead, cases);
         check_requests(&mut aead, cases);
+        check_request_sealing(&mut aead, cases);
+        check_reply_opening(&mut aead, cases);
         check_making(&mut aead, &keys, cases);
         check_opening(&mut aead, &keys, cases);
         // Wiped scratch must not be what the next batch depends on.
@@ -156,6 +208,8 @@ fn every_batch_size_of_the_common_shape() {
             let mut aead = Aead::with_backend(backend).unwrap();
             check_replies(&mut aead, &replies);
             check_requests(&mut aead, &requests);
+            check_request_sealing(&mut aead, &requests);
+            check_reply_opening(&mut aead, &replies);
             let cookies: Vec<_> = (0..jobs).map(|_| case(&mut random, 0, 64)).collect();
             check_making(&mut aead, &keys[..1], &cookies);
             check_opening(&mut aead, &keys[..1], &cookies);
@@ -225,6 +279,10 @@ fn a_flipped_bit_fails_its_own_lane_and_no_other() {
                     let mut cookies: Vec<_> = (0..jobs).map(|_| case(&mut random, 0, 64)).collect();
                     cookies[lane].flip = flips[(bit + lane) % 2];
                     check_opening(&mut aead, &keys[..1], &cookies);
+                    let mut replies: Vec<_> =
+                        (0..jobs).map(|_| case(&mut random, 84, 104)).collect();
+                    replies[lane].flip = flips[(bit + lane) % 3];
+                    check_reply_opening(&mut aead, &replies);
                 }
             }
         }
@@ -332,6 +390,25 @@ fn impossible_lengths_fail_and_leave_zeros() {
             }];
             aead.verify_requests(&mut jobs);
             assert!(!jobs[0].passed);
+            let mut jobs = [ReplyOpen {
+                algorithm,
+                key: &key,
+                nonce: &nonce,
+                associated_data: &data,
+                sealed: &mut text,
+                passed: true,
+            }];
+            aead.open_replies(&mut jobs);
+            assert!(!jobs[0].passed);
+            text.fill(0xee);
+            aead.seal_requests(&mut [RequestSeal {
+                algorithm,
+                key: &key,
+                nonce: &nonce,
+                associated_data: &data,
+                tag: &mut text,
+            }]);
+            assert!(text.iter().all(|byte| *byte == 0), "no tag of another length");
         }
         let mut sealed = [0xee; 80];
         aead.make_cookies(&mut [

@@ -11,7 +11,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use core_affinity::CoreId;
 use rustix::time::{ClockId, clock_gettime};
-use timeball::aead::RequestVerify;
+use timeball::aead::ReplyOpen;
 use timeball::limits::BATCH_DATAGRAMS;
 use timeball::sys::message::{Envelope, Payload};
 use timeball::wire::ntp::HEADER_BYTES;
@@ -286,7 +286,7 @@ impl Answers<'_> {
         candidates: &mut [Option<(Candidate, u64)>],
     ) {
         let Clients::Nts(associations, ..) = &*self.clients else { return };
-        let mut jobs: ArrayVec<RequestVerify<'_>, BATCH_DATAGRAMS> = ArrayVec::new();
+        let mut jobs: ArrayVec<ReplyOpen<'_>, BATCH_DATAGRAMS> = ArrayVec::new();
         let mut places: ArrayVec<usize, BATCH_DATAGRAMS> = ArrayVec::new();
         for (place, ((payload, _), candidate)) in batch.iter_mut().zip(&*candidates).enumerate() {
             let Some((candidate, _)) = candidate else { continue };
@@ -296,7 +296,7 @@ impl Answers<'_> {
                 places.push(place);
             }
         }
-        self.writer.aead().verify_requests(&mut jobs);
+        self.writer.aead().open_replies(&mut jobs);
         let tally = &mut self.recorded.tally;
         for (place, job) in places.iter().zip(&jobs) {
             if job.passed {

@@ -1,7 +1,7 @@
 //! A batch of requests, written one behind the other and sealed together.
 
 use arrayvec::ArrayVec;
-use timeball::aead::{Aead, NonceGenerator, ReplySeal};
+use timeball::aead::{Aead, NonceGenerator, RequestSeal};
 use timeball::client::{RequestParts, request_header};
 use timeball::limits::{COOKIE_BYTES_MAX, COOKIES_PER_REPLY, DATAGRAM_BYTES, NONCE_BYTES_MAX};
 use timeball::wire::Span;
@@ -153,23 +153,23 @@ impl Writer {
     /// Seals all requests of the batch.
     pub fn seal(&mut self, clients: &Clients) {
         let Clients::Nts(associations, ..) = clients else { return };
-        let mut jobs: ArrayVec<ReplySeal<'_>, BATCH_REQUESTS> = ArrayVec::new();
+        let mut jobs: ArrayVec<RequestSeal<'_>, BATCH_REQUESTS> = ArrayVec::new();
         let mut rest = &mut self.buffer[..];
         for place in &self.places {
             let (request, after) = rest.split_at_mut(place.bytes);
             rest = after;
             let Some(sealing) = place.sealing else { continue };
-            let (before, text) =
+            let (before, tag) =
                 request[..sealing.ciphertext.end()].split_at_mut(sealing.ciphertext.start());
-            jobs.push(ReplySeal {
+            jobs.push(RequestSeal {
                 algorithm: associations.algorithm(),
                 key: associations.c2s(place.client),
                 nonce: &before[sealing.nonce.range()],
                 associated_data: &before[..sealing.associated_bytes],
-                text,
+                tag,
             });
         }
-        self.aead.seal_replies(&mut jobs);
+        self.aead.seal_requests(&mut jobs);
     }
 
     /// Spoils all requests of the batch. What makes an answer known stays.

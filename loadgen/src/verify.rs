@@ -1,6 +1,6 @@
 //! Whether a datagram is the answer to a request: first by its looks, then by its tag.
 
-use timeball::aead::RequestVerify;
+use timeball::aead::ReplyOpen;
 use timeball::client::is_kiss;
 use timeball::wire::extension::FIELD_HEADER_BYTES;
 use timeball::wire::ntp::{Header, Leap, Mode, ReferenceId};
@@ -126,17 +126,16 @@ pub fn look(datagram: &[u8], is_nts: bool, flight: &Flight, writer: &Writer) -> 
     }
 }
 
-/// The work that authenticates an answer and decrypts it in place. Its AEAD is that of requests,
-/// turned round: S2C for C2S.
+/// The work that authenticates an answer and decrypts it in place.
 pub fn job<'a>(
     candidate: &Candidate,
     authenticator: &Authenticator,
     datagram: &'a mut [u8],
     associations: &'a Associations,
-) -> RequestVerify<'a> {
+) -> ReplyOpen<'a> {
     let (before, sealed) =
         datagram[..authenticator.ciphertext.end()].split_at_mut(authenticator.ciphertext.start());
-    RequestVerify {
+    ReplyOpen {
         algorithm: associations.algorithm(),
         key: associations.s2c(candidate.sent.client as usize),
         nonce: &before[authenticator.nonce.range()],

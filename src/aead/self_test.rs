@@ -5,8 +5,8 @@
 //! of all the sizes that make a different kernel run, and the last lane of each is forged once.
 
 use super::{
-    Aead, Algorithm, Backend, CookieMake, CookieOpen, MasterKey, ReplySeal, RequestVerify,
-    open_one, seal_one,
+    Aead, Algorithm, Backend, CookieMake, CookieOpen, MasterKey, ReplyOpen, ReplySeal, RequestSeal,
+    RequestVerify, open_one, seal_one,
 };
 
 /// A back end that does not compute what it should. The server must not start.
@@ -19,14 +19,16 @@ pub struct SelfTestError {
     pub what: &'static str,
 }
 
-/// Checks each of the four operations against a known answer, in every size of batch that makes a
+/// Checks each of the six operations against a known answer, in every size of batch that makes a
 /// difference, and that a forged message is refused alone.
 pub fn self_test(aead: &mut Aead) -> Result<(), SelfTestError> {
-    let checks: [Check; 5] = [
+    let checks: [Check; 7] = [
         ("making cookies", make_cookies),
         ("opening cookies", open_cookies),
         ("verifying requests", verify_requests),
         ("sealing replies", seal_replies),
+        ("sealing requests", seal_requests),
+        ("opening replies", open_replies),
         ("AES-SIV-CMAC-512 and AES-128-GCM-SIV", |_, _| other_algorithms()),
     ];
     let backend = aead.backend();
@@ -110,6 +112,41 @@ fn seal_replies(aead: &mut Aead, jobs: usize) -> bool {
         .collect();
     aead.seal_replies(&mut batch);
     texts.iter().all(|text| *text == REPLY)
+}
+
+fn seal_requests(aead: &mut Aead, jobs: usize) -> bool {
+    let mut tags = vec![[0; 16]; jobs];
+    let mut batch: Vec<_> = (tags.iter_mut())
+        .map(|tag| RequestSeal {
+            algorithm: Algorithm::AesSivCmac256,
+            key: &const { counted::<32>(0) },
+            nonce: &NONCE,
+            associated_data: &const { counted::<188>(0) },
+            tag,
+        })
+        .collect();
+    aead.seal_requests(&mut batch);
+    tags.iter().all(|tag| *tag == REQUEST_TAG)
+}
+
+fn open_replies(aead: &mut Aead, jobs: usize) -> bool {
+    let mut texts = vec![REPLY; jobs];
+    texts[jobs - 1][119] ^= 1;
+    let mut batch: Vec<_> = (texts.iter_mut())
+        .map(|sealed| ReplyOpen {
+            algorithm: Algorithm::AesSivCmac256,
+            key: &const { counted::<32>(0) },
+            nonce: &NONCE,
+            associated_data: &const { counted::<84>(0) },
+            sealed,
+            passed: false,
+        })
+        .collect();
+    aead.open_replies(&mut batch);
+    let [front @ .., forged] = batch.as_slice() else { return false };
+    !forged.passed
+        && forged.sealed.iter().all(|byte| *byte == 0)
+        && front.iter().all(|job| job.passed && job.sealed[16..] == counted::<104>(100))
 }
 
 /// The portable path, which takes what the kernels do not.
