@@ -9,6 +9,7 @@
 //! - [`request`]: a batch of requests, written and sealed.
 //! - [`sockets`]: where they leave from.
 //! - [`flight`]: requests that wait for their answer.
+//! - [`heard`]: what interleaved clients remember of their last answer.
 //! - [`verify`]: whether what came is that answer.
 //! - [`pump`]: one thread's loop of the above.
 //! - [`record`]: counts and histograms.
@@ -27,6 +28,7 @@ pub mod associations;
 pub mod cli;
 pub mod flight;
 pub mod handshakes;
+pub mod heard;
 pub mod host;
 pub mod limits;
 pub mod network;

@@ -40,6 +40,8 @@ pub struct Plan {
     pub verify_every: u64,
     /// Makes random spacing repeatable.
     pub seed: u64,
+    /// Clients ask in interleaved mode (RFC 9769) once they have had an answer.
+    pub interleaved: bool,
     /// What is wrong with the requests.
     pub twist: Twist,
 }
@@ -129,6 +131,7 @@ impl Plan {
             segments: 1,
             verify_every: 1,
             seed: 1,
+            interleaved: false,
             twist: Twist::None,
         }
     }

@@ -52,6 +52,9 @@ pub(super) struct LoadArguments {
     /// Without --sources 64
     #[arg(long)]
     pub(super) gso: Option<usize>,
+    /// Ask in interleaved mode (RFC 9769); servers remember few clients, so take few
+    #[arg(long)]
+    pub(super) interleaved: bool,
     /// Makes random spacing repeatable
     #[arg(long, default_value_t = 1)]
     pub(super) seed: u64,
@@ -159,6 +162,7 @@ impl LoadArguments {
         plan.segments = segments;
         plan.verify_every = verify;
         plan.seed = self.seed;
+        plan.interleaved = self.interleaved;
         Ok(plan)
     }
 

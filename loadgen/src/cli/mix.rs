@@ -23,7 +23,7 @@ pub(super) struct MixArguments {
     #[command(flatten)]
     nts: NtsArguments,
     /// Parts of the rate, each with a thread of its own: `nts=80,ntp=15,bad-cookie=5`; also
-    /// bad-tag, replay, junk
+    /// interleaved, nts-interleaved, bad-tag, replay, junk
     #[arg(long, value_delimiter = ',', value_parser = share, required = true)]
     shares: Vec<Share>,
     /// NTS-KE server for --silent and --slow-loris
@@ -45,6 +45,7 @@ pub(super) struct MixArguments {
 struct Share {
     name: String,
     is_nts: bool,
+    interleaved: bool,
     twist: Twist,
     weight: f64,
 }
@@ -141,7 +142,8 @@ fn parts(
     let mut split = associations.split(nts_parts.max(1)).into_iter();
     let parts = shares.iter().map(|share| {
         let rate_per_second = plan.rate_per_second * share.weight / total;
-        let plan = Plan { rate_per_second, twist: share.twist, ..plan.clone() };
+        let interleaved = plan.interleaved || share.interleaved;
+        let plan = Plan { rate_per_second, interleaved, twist: share.twist, ..plan.clone() };
         if share.is_nts {
             let part = split.next().expect("as many as shares with NTS");
             (plan, vec![Clients::Nts(part, placeholders, cookie_use)])
@@ -153,12 +155,16 @@ fn parts(
 }
 
 fn share(text: &str) -> Result<Share, String> {
-    let wrong = || "write nts=80,ntp=15,bad-cookie=5; also bad-tag, replay, junk".to_owned();
+    let wrong = || {
+        "write nts=80,ntp=15,bad-cookie=5; also interleaved, nts-interleaved, \
+                          bad-tag, replay, junk"
+            .to_owned()
+    };
     let (name, weight) = text.split_once('=').ok_or_else(wrong)?;
     let weight: f64 = weight.parse().map_err(|_| wrong())?;
     let (is_nts, twist) = match name {
-        "nts" => (true, Twist::None),
-        "ntp" => (false, Twist::None),
+        "nts" | "nts-interleaved" => (true, Twist::None),
+        "ntp" | "interleaved" => (false, Twist::None),
         "bad-cookie" => (true, Twist::BadCookie),
         "bad-tag" => (true, Twist::BadTag),
         "replay" => (true, Twist::Replay),
@@ -166,7 +172,8 @@ fn share(text: &str) -> Result<Share, String> {
         _ => return Err(wrong()),
     };
     if weight.is_finite() && weight > 0.0 {
-        Ok(Share { name: name.to_owned(), is_nts, twist, weight })
+        let interleaved = name.ends_with("interleaved");
+        Ok(Share { name: name.to_owned(), is_nts, interleaved, twist, weight })
     } else {
         Err(wrong())
     }
@@ -180,6 +187,8 @@ mod tests {
     fn shares_are_kinds_with_weights() {
         let parsed = share("bad-tag=2.5").expect("a share");
         assert_eq!((parsed.is_nts, parsed.twist, parsed.weight), (true, Twist::BadTag, 2.5));
+        let parsed = share("nts-interleaved=1").expect("a share");
+        assert_eq!((parsed.is_nts, parsed.interleaved, parsed.twist), (true, true, Twist::None));
         for wrong in ["", "nts", "nts=", "nts=0", "nts=-1", "nts=inf", "nts=NaN", "sntp=1"] {
             assert!(share(wrong).is_err(), "{wrong}");
         }

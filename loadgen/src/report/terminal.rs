@@ -37,6 +37,10 @@ pub fn text(report: &RunReport) -> String {
             tally.authenticated
         ),
     );
+    if report.plan.interleaved {
+        let basic = tally.answered - tally.interleaved;
+        line("interleaved", format_args!("{} answers; {basic} basic ones", tally.interleaved));
+    }
     for (name, count) in [
         ("late", tally.late),
         ("lost", tally.lost),
@@ -199,8 +203,8 @@ pub fn ntpperf(runs: &[RunReport]) -> String {
             run.clients,
             share(tally.lost + tally.late + tally.refused),
             share(tally.nak + tally.kisses()),
-            share(tally.answered),
-            0.0,
+            share(tally.answered - tally.interleaved),
+            share(tally.interleaved),
             run.latency.min_ns(),
             run.latency.mean_ns(),
             run.latency.max_ns(),
