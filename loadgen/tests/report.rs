@@ -37,6 +37,7 @@ fn report(requests: u64) -> RunReport {
         faults: Vec::new(),
         self_test: None,
         server: None,
+        server_counters: Vec::new(),
         tally: found.total.tally,
         latency: found.total.latency,
         send_lag: found.total.send_lag,
@@ -51,6 +52,7 @@ fn search() -> SearchReport {
         offered_per_second: rate,
         answered_per_second: answered,
         latency_ns: [10_000, 20_000, 30_000, 40_000],
+        server_ns_per_answer: None,
         tally: Tally { offered: rate as u64, answered: answered as u64, ..Tally::default() },
         faults: Vec::new(),
     };
@@ -141,9 +143,9 @@ fn csv_and_ntpperf_have_a_line_for_each() {
 #[test]
 fn the_page_holds_all_charts_and_needs_nothing_from_elsewhere() {
     let runs = vec![("one".to_owned(), report(30)), ("<two>".to_owned(), report(30))];
-    let page = html::page(&runs, &[search(), search()]);
-    // Latency, two courses, overload, steps.
-    assert_eq!(page.matches("<svg").count(), 5);
+    let page = html::page(&runs, &[("a".to_owned(), search()), ("b".to_owned(), search())]);
+    // Latency, two courses, overload, latency against load, steps.
+    assert_eq!(page.matches("<svg").count(), 6);
     assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
     assert!(page.contains("&lt;two&gt;") && !page.contains("<two>"), "names are escaped");
     assert!(page.contains("ntp &lt;server&gt;") && page.contains(&Host::look().kernel));
@@ -153,7 +155,7 @@ fn the_page_holds_all_charts_and_needs_nothing_from_elsewhere() {
     let mut empty = search();
     empty.trials.clear();
     empty.verdict = None;
-    assert!(html::page(&[], &[empty]).contains("interrupted"));
+    assert!(html::page(&[], &[("none".to_owned(), empty)]).contains("interrupted"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use clap::Args;
 use timeball::aead::Algorithm;
 use timeball::config::cpus;
 
+use super::watch::ServerWatch;
 use super::{CommandError, units};
 use crate::limits::{
     CLIENTS, KE_CONCURRENCY_DEFAULT, PORTS_PER_THREAD, SEGMENTS, SEGMENTS_DEFAULT, THREADS, TIMEOUT,
@@ -16,7 +17,7 @@ use crate::plan::{Ask, Placeholders, Plan, Prefix, Shape};
 use crate::reflector::{SelfTest, self_test};
 
 /// What both have in common.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct LoadArguments {
     /// Requests per second, of all clients together: 500, 150k, 1.5M
     #[arg(long, value_parser = units::rate, default_value = "1k")]
@@ -59,8 +60,11 @@ pub(super) struct LoadArguments {
     #[arg(long, default_value_t = 1)]
     pub(super) seed: u64,
     /// Process of the server on this host: its CPU time and drops are shown
-    #[arg(long)]
+    #[arg(long, value_name = "PID")]
     pub(super) server_pid: Option<u32>,
+    /// Control socket of a timeball on this host: its own counters are shown
+    #[arg(long, value_name = "PATH")]
+    pub(super) server_control: Option<PathBuf>,
     /// Do not try the generator on a server of its own first
     #[arg(long)]
     pub(super) no_self_test: bool,
@@ -164,6 +168,11 @@ impl LoadArguments {
         plan.seed = self.seed;
         plan.interleaved = self.interleaved;
         Ok(plan)
+    }
+
+    /// What is looked at beside the run itself, from here on.
+    pub(super) fn watch(&self) -> Result<ServerWatch, CommandError> {
+        ServerWatch::begin(self.server_pid, self.server_control.as_deref())
     }
 
     pub(super) fn clients(&self, default: usize) -> Result<usize, CommandError> {

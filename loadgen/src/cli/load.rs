@@ -12,7 +12,7 @@ use super::arguments::{LoadArguments, NtpArguments, NtsArguments};
 use super::target::resolve;
 use super::{CommandError, EXIT_FINE, EXIT_INVALID};
 use crate::associations::{Associations, Saved};
-use crate::host::{Host, ServerUse};
+use crate::host::Host;
 use crate::limits::{CLIENTS_MINTED_DEFAULT, PROBE_REQUESTS};
 use crate::plan::{Ask, CookieUse, Placeholders, Plan, Shape};
 use crate::record::Interval;
@@ -149,12 +149,7 @@ pub(super) fn offer(
     self_test: Option<SelfTest>,
     stop: &AtomicBool,
 ) -> Result<(RunReport, Vec<Clients>), CommandError> {
-    let before = match load.server_pid {
-        None => None,
-        Some(pid) => Some(ServerUse::of(pid).ok_or_else(|| {
-            CommandError::usage(format_args!("there is no process {pid} to look at"))
-        })?),
-    };
+    let watch = load.watch()?;
     let clients_count = clients.iter().map(Clients::len).sum();
     let host = Host::look();
     let begun = time::OffsetDateTime::now_utc();
@@ -162,7 +157,7 @@ pub(super) fn offer(
     let Found { total, intervals, clients, offer_time, unpinned } =
         run(plan, clients, stop, |elapsed, total| show(&bar, elapsed, total))?;
     bar.finish_and_clear();
-    let server = before.zip(load.server_pid.and_then(ServerUse::of));
+    let watched = watch.finish();
     let mut faults = faults(&total.tally);
     if let Some(test) = self_test.as_ref().filter(|test| !test.passed()) {
         faults.push(format!(
@@ -187,7 +182,8 @@ pub(super) fn offer(
         interrupted: stop.load(Ordering::Relaxed),
         faults,
         self_test,
-        server: server.map(|(before, after)| after.since(&before)),
+        server: watched.process,
+        server_counters: watched.counters,
         tally: total.tally,
         latency: total.latency,
         send_lag: total.send_lag,

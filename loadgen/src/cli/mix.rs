@@ -6,15 +6,16 @@ use std::thread;
 use clap::Args;
 use timeball::limits::NTS_KE_PORT;
 
-use super::arguments::NtsArguments;
+use super::arguments::{LoadArguments, NtsArguments};
 use super::load::{Prepared, offer, prepare_nts, probe, write};
 use super::target::resolve;
+use super::watch::Watched;
 use super::{CommandError, EXIT_FINE, EXIT_INVALID};
 use crate::limits::{CLIENTS_MINTED_DEFAULT, KE_CONCURRENCY};
 use crate::network;
 use crate::plan::{Ask, Plan, Twist};
 use crate::report::RunReport;
-use crate::report::terminal::{quantiles, text};
+use crate::report::terminal::{counters, quantiles, text};
 use crate::request::Clients;
 use crate::slow::{Borne, Manner, hold};
 
@@ -72,6 +73,9 @@ pub(super) fn run(arguments: &MixArguments, stop: &AtomicBool) -> Result<u8, Com
         clients = probe(&plan, clients, stop)?;
     }
     let parts = parts(&arguments.shares, &plan, clients)?;
+    // The server is looked at once, for all shares together.
+    let watch = load.watch()?;
+    let load = &LoadArguments { server_pid: None, server_control: None, ..load.clone() };
     let (mut reports, mut borne) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
         let offers: Vec<_> = parts
@@ -97,13 +101,14 @@ pub(super) fn run(arguments: &MixArguments, stop: &AtomicBool) -> Result<u8, Com
         }
         Ok::<_, CommandError>(())
     })?;
-    finish(arguments, &reports, &borne)
+    finish(arguments, &reports, &borne, &watch.finish())
 }
 
 fn finish(
     arguments: &MixArguments,
     reports: &[RunReport],
     borne: &[(Manner, Borne)],
+    watched: &Watched,
 ) -> Result<u8, CommandError> {
     for (share, report) in arguments.shares.iter().zip(reports) {
         println!("-- {}", share.name);
@@ -116,6 +121,14 @@ fn finish(
         if borne.closed > 0 {
             println!("lasted        {}", quantiles(&borne.lasted));
         }
+    }
+    if let Some(server) = watched.process {
+        let seconds = server.cpu_ns as f64 / 1e9;
+        println!("-- the server");
+        println!("server CPU    {seconds:.2} s; {} socket drops", server.socket_drops);
+    }
+    if let Some(sample) = watched.counters.last() {
+        println!("server counts {}", counters(sample));
     }
     if let Some(path) = &arguments.nts.load.json {
         write(path, &serde_json::to_string(reports)?)?;

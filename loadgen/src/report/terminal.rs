@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{RunReport, SearchReport};
+use crate::counters::Sample;
 use crate::record::Times;
 use crate::search::{Purpose, Trial};
 
@@ -72,6 +73,9 @@ pub fn text(report: &RunReport) -> String {
     if let (Some(server), Some(ns)) = (report.server, report.server_ns_per_answer()) {
         line("server CPU", format_args!("{ns:.0} ns/answer; {} socket drops", server.socket_drops));
     }
+    if let Some(sample) = report.server_counters.last() {
+        line("server counts", format_args!("{}", counters(sample)));
+    }
     if report.interrupted {
         line("interrupted", format_args!("the results are those so far"));
     }
@@ -79,6 +83,12 @@ pub fn text(report: &RunReport) -> String {
         line("INVALID", format_args!("{fault}"));
     }
     text
+}
+
+/// A server's own counters.
+pub fn counters(sample: &Sample) -> String {
+    let counts = sample.counts.iter().map(|(name, count)| format!("{name} {count}"));
+    counts.collect::<Vec<_>>().join(", ")
 }
 
 /// Quantiles in microseconds.
@@ -102,11 +112,12 @@ pub fn trial_line(trial: &Trial) -> String {
     let [p50, p90, p99, p999] = trial.latency_ns.map(|ns| ns as f64 / 1e3);
     format!(
         "{:<18}{:>10.0}/s offered {:>10.0}/s answered {:>8.3} % lost  p50 {p50:.0} p90 {p90:.0} \
-         p99 {p99:.0} p99.9 {p999:.0} us{}",
+         p99 {p99:.0} p99.9 {p999:.0} us{}{}",
         purpose(trial.purpose),
         trial.offered_per_second,
         trial.answered_per_second,
         trial.tally.loss() * 100.0,
+        trial.server_ns_per_answer.map(|ns| format!("  {ns:.0} ns CPU")).unwrap_or_default(),
         if trial.faults.is_empty() { "" } else { "  (the generator was the limit)" },
     )
 }
@@ -143,26 +154,7 @@ pub fn search_text(report: &SearchReport) -> String {
 
 /// Runs side by side, each number with its ratio to that of the first run.
 pub fn comparison(names: &[String], runs: &[RunReport]) -> String {
-    let mut text = format!("{:<20}", "");
-    for name in names {
-        write!(text, "{name:>28}").expect("writing to a string cannot fail");
-    }
-    text.push('\n');
-    for (title, value) in ROWS {
-        write!(text, "{title:<20}").expect("writing to a string cannot fail");
-        let first = runs.first().and_then(value);
-        for run in runs {
-            let cell = match (value(run), first) {
-                (None, _) => "-".to_owned(),
-                (Some(value), Some(first)) if first > 0.0 => {
-                    format!("{value:.1} (x {:.2})", value / first)
-                }
-                (Some(value), _) => format!("{value:.1}"),
-            };
-            write!(text, "{cell:>28}").expect("writing to a string cannot fail");
-        }
-        text.push('\n');
-    }
+    let mut text = columns(names, runs, &ROWS);
     for (name, run) in names.iter().zip(runs) {
         for fault in &run.faults {
             writeln!(text, "INVALID {name}: {fault}").expect("writing to a string cannot fail");
@@ -171,19 +163,75 @@ pub fn comparison(names: &[String], runs: &[RunReport]) -> String {
     text
 }
 
-/// A row of a comparison.
-pub type Row = (&'static str, fn(&RunReport) -> Option<f64>);
+/// The same for searches.
+pub fn search_comparison(names: &[String], searches: &[SearchReport]) -> String {
+    columns(names, searches, &SEARCH_ROWS)
+}
 
-/// What is compared.
-pub const ROWS: [Row; 8] = [
+fn columns<T>(names: &[String], columns: &[T], rows: &[Row<T>]) -> String {
+    let mut text = format!("{:<28}", "");
+    let mut put = |arguments: std::fmt::Arguments<'_>| {
+        text.write_fmt(arguments).expect("writing to a string cannot fail");
+    };
+    for name in names {
+        put(format_args!("{name:>24}"));
+    }
+    put(format_args!("\n"));
+    for (title, value) in rows {
+        put(format_args!("{title:<28}"));
+        let first = columns.first().and_then(value);
+        for column in columns {
+            let cell = match (value(column), first) {
+                (None, _) => "-".to_owned(),
+                (Some(value), Some(first)) if first > 0.0 => {
+                    format!("{} (x {:.2})", number(value), value / first)
+                }
+                (Some(value), _) => number(value),
+            };
+            put(format_args!("{cell:>24}"));
+        }
+        put(format_args!("\n"));
+    }
+    text
+}
+
+/// As many decimals as say something.
+pub fn number(value: f64) -> String {
+    match value {
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        0.0 => "0".to_owned(),
+        value => format!("{value:.3}"),
+    }
+}
+
+/// A row of a comparison: what is compared, with its unit, and its value if there is one.
+pub type Row<T> = (&'static str, fn(&T) -> Option<f64>);
+
+/// What is compared of runs.
+pub const ROWS: [Row<RunReport>; 8] = [
     ("offered/s", |run| Some(run.offered_per_second())),
     ("answered/s", |run| Some(run.answered_per_second())),
-    ("loss %", |run| Some(run.tally.loss() * 100.0)),
-    ("p50 us", |run| Some(run.latency.quantile_ns(0.5) as f64 / 1e3)),
-    ("p99 us", |run| Some(run.latency.quantile_ns(0.99) as f64 / 1e3)),
-    ("p99.9 us", |run| Some(run.latency.quantile_ns(0.999) as f64 / 1e3)),
-    ("max us", |run| Some(run.latency.max_ns() as f64 / 1e3)),
-    ("server ns/answer", RunReport::server_ns_per_answer),
+    ("loss, %", |run| Some(run.tally.loss() * 100.0)),
+    ("p50, us", |run| Some(run.latency.quantile_ns(0.5) as f64 / 1e3)),
+    ("p99, us", |run| Some(run.latency.quantile_ns(0.99) as f64 / 1e3)),
+    ("p99.9, us", |run| Some(run.latency.quantile_ns(0.999) as f64 / 1e3)),
+    ("max, us", |run| Some(run.latency.max_ns() as f64 / 1e3)),
+    ("server CPU, ns/answer", RunReport::server_ns_per_answer),
+];
+
+/// What is compared of searches.
+pub const SEARCH_ROWS: [Row<SearchReport>; 10] = [
+    ("highest rate kept, /s", |search| Some(search.verdict.as_ref()?.median_per_second)),
+    ("  least of the searches, /s", |search| Some(search.verdict.as_ref()?.spread_per_second[0])),
+    ("  most of the searches, /s", |search| Some(search.verdict.as_ref()?.spread_per_second[1])),
+    ("p50 at half of it, us", |search| Some(search.latency_us(0.5)?[0])),
+    ("p99 at half of it, us", |search| Some(search.latency_us(0.5)?[2])),
+    ("p50 at 90 % of it, us", |search| Some(search.latency_us(0.9)?[0])),
+    ("p99 at 90 % of it, us", |search| Some(search.latency_us(0.9)?[2])),
+    ("answered at 1.5 times it, /s", |search| Some(search.sweep(1.5)?.answered_per_second)),
+    ("answered at twice it, /s", |search| Some(search.sweep(2.0)?.answered_per_second)),
+    ("server CPU, ns/answer", |search| search.latency(1.0)?.server_ns_per_answer),
 ];
 
 /// The table that ntpperf prints with `-r`, for comparison with published ones: rate, clients,
