@@ -34,6 +34,8 @@ pub struct Plan {
     pub sources: Option<Prefix>,
     /// Sockets, and so source ports, of each thread.
     pub ports_per_thread: usize,
+    /// The first of all these ports, the others follow it; the kernel chooses if there is none.
+    pub source_port: Option<u16>,
     /// Datagrams that the kernel may cut from one message; 1 is without `UDP_SEGMENT`.
     pub segments: usize,
     /// One of how many answers is authenticated; 0 for none.
@@ -128,6 +130,7 @@ impl Plan {
             cpus: vec![None],
             sources: None,
             ports_per_thread: 1,
+            source_port: None,
             segments: 1,
             verify_every: 1,
             seed: 1,

@@ -88,7 +88,7 @@ impl Pump {
             clients,
             next_client: 0,
             flight,
-            sockets: Sockets::open(plan)?,
+            sockets: Sockets::open(plan, thread)?,
             writer,
             verify_every: plan.verify_every,
             quiet_ns: plan.quiet.as_nanos() as u64,

@@ -49,6 +49,9 @@ pub(super) struct LoadArguments {
     /// Sockets, and so source ports, of each thread
     #[arg(long, default_value_t = 1)]
     pub(super) ports: usize,
+    /// The first source port, as 123; those of --ports and --threads follow it
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) source_port: Option<u16>,
     /// Datagrams that the kernel may cut from one message when several are due; 1 is none.
     /// Without --sources 64
     #[arg(long)]
@@ -153,6 +156,9 @@ impl LoadArguments {
         within("--threads: 1 to 64 can be used", THREADS.contains(&cpus.len()))?;
         within("--ports: a thread can have 1 to 64", PORTS_PER_THREAD.contains(&self.ports))?;
         within("--timeout: 1ms to 30s can be used", TIMEOUT.contains(&self.timeout))?;
+        let ports = cpus.len() * self.ports;
+        let last_port = self.source_port.map_or(0, usize::from) + ports - 1;
+        within("--source-port: the ports end at 65535", last_port <= usize::from(u16::MAX))?;
         let default = if self.sources.is_some() { 1 } else { SEGMENTS_DEFAULT };
         let segments = self.gso.unwrap_or(default);
         within("--gso: 1 to 64 datagrams fit a message", SEGMENTS.contains(&segments))?;
@@ -163,6 +169,7 @@ impl LoadArguments {
         plan.cpus = cpus;
         plan.sources = self.sources;
         plan.ports_per_thread = self.ports;
+        plan.source_port = self.source_port;
         plan.segments = segments;
         plan.verify_every = verify;
         plan.seed = self.seed;

@@ -12,7 +12,7 @@ use timeball::ke::client::Options;
 use timeball::ke::exchange::Offer;
 use timeball::limits::NTS_KE_PORT;
 
-use super::load::write;
+use super::load::{check_outputs, write};
 use super::target::{host_and_port, resolve};
 use super::watch::ServerWatch;
 use super::{CommandError, EXIT_FAILURE, EXIT_FINE, EXIT_INVALID, units};
@@ -82,6 +82,7 @@ pub(super) fn run(arguments: &KeArguments, stop: &AtomicBool) -> Result<u8, Comm
     if !KE_CONCURRENCY.contains(&arguments.concurrency) {
         return Err(CommandError::usage("--concurrency: 1 to 4096 exchanges can be made"));
     }
+    check_outputs(&[&arguments.json])?;
     let options = arguments.options()?;
     let target = resolve(&arguments.server, NTS_KE_PORT)?;
     let rate = arguments.rate.unwrap_or(1.0);

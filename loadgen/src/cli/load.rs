@@ -1,6 +1,6 @@
 //! `timeball-load ntp` and `timeball-load nts`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -30,12 +30,14 @@ pub(super) struct Prepared {
 }
 
 pub(super) fn ntp(arguments: &NtpArguments, stop: &AtomicBool) -> Result<u8, CommandError> {
+    check_outputs(&[&arguments.load.json, &arguments.load.csv])?;
     let prepared = prepare_ntp(arguments)?;
     let (report, _) = probe_and_offer(&arguments.load, prepared, stop)?;
     finish(&arguments.load, &report)
 }
 
 pub(super) fn nts(arguments: &NtsArguments, stop: &AtomicBool) -> Result<u8, CommandError> {
+    check_outputs(&[&arguments.load.json, &arguments.load.csv])?;
     let prepared = prepare_nts(arguments, stop)?;
     let (report, clients) = probe_and_offer(&arguments.load, prepared, stop)?;
     if let Some(path) = &arguments.save {
@@ -201,6 +203,17 @@ fn finish(load: &LoadArguments, report: &RunReport) -> Result<u8, CommandError> 
         write(path, &crate::report::csv(report))?;
     }
     Ok(if report.faults.is_empty() { EXIT_FINE } else { EXIT_INVALID })
+}
+
+/// What is to be written at the end has to be writable: results must not be lost then.
+pub(super) fn check_outputs(paths: &[&Option<PathBuf>]) -> Result<(), CommandError> {
+    for path in paths.iter().filter_map(|path| path.as_ref()) {
+        // Nothing that is there already is touched before there is something to replace it.
+        std::fs::OpenOptions::new().append(true).create(true).open(path).map_err(|error| {
+            CommandError::usage(format_args!("cannot write {}: {error}", path.display()))
+        })?;
+    }
+    Ok(())
 }
 
 pub(super) fn write(path: &Path, text: &str) -> Result<(), CommandError> {

@@ -7,7 +7,7 @@ use clap::Args;
 use timeball::limits::NTS_KE_PORT;
 
 use super::arguments::{LoadArguments, NtsArguments};
-use super::load::{Prepared, offer, prepare_nts, probe, write};
+use super::load::{Prepared, check_outputs, offer, prepare_nts, probe, write};
 use super::target::resolve;
 use super::watch::Watched;
 use super::{CommandError, EXIT_FINE, EXIT_INVALID};
@@ -53,6 +53,7 @@ struct Share {
 
 pub(super) fn run(arguments: &MixArguments, stop: &AtomicBool) -> Result<u8, CommandError> {
     let load = &arguments.nts.load;
+    check_outputs(&[&load.json])?;
     if load.threads != 1 || load.cpus.is_some() {
         return Err(CommandError::usage("mix has a thread for each share: leave out --threads"));
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use clap::{Args, Subcommand};
 
 use super::arguments::{LoadArguments, NtpArguments, NtsArguments};
-use super::load::{Prepared, prepare_ntp, prepare_nts, probe, write};
+use super::load::{Prepared, check_outputs, prepare_ntp, prepare_nts, probe, write};
 use super::{CommandError, EXIT_FAILURE, EXIT_FINE, EXIT_INVALID, units};
 use crate::limits::{SEARCH_REPEATS_DEFAULT, SEARCH_RESOLUTION_DEFAULT};
 use crate::report::SearchReport;
@@ -55,6 +55,7 @@ pub(super) fn run(arguments: &SearchArguments, stop: &AtomicBool) -> Result<u8, 
     if arguments.load().server_control.is_some() {
         return Err(CommandError::usage("--server-control is for ntp, nts, ke and mix"));
     }
+    check_outputs(&[&arguments.html, &arguments.load().json, &arguments.load().csv])?;
     // What may not be looked at is said before the first trial.
     arguments.load().watch()?.finish();
     let load = arguments.load();
