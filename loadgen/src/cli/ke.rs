@@ -145,7 +145,7 @@ fn print(report: &KeReport, pace: Pace) {
     println!("  records     {}", quantiles(&exchanges.records));
     if let Some(server) = report.server {
         let each = server.cpu_ns as f64 / exchanges.completed.max(1) as f64 / 1e3;
-        println!("server CPU    {each:.1} us/exchange");
+        println!("server CPU    {each:.1} µs/exchange");
     }
     if let Some(sample) = report.server_counters.last() {
         println!("server counts {}", counters(sample));

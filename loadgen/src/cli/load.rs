@@ -233,7 +233,7 @@ fn show(bar: &ProgressBar, elapsed: Duration, total: &Interval) {
     bar.set_position(elapsed.as_millis() as u64);
     let (tally, latency) = (&total.tally, &total.latency);
     bar.set_message(format!(
-        "{} offered, {} answered, {} lost, p50 {:.0} us, p99 {:.0} us",
+        "{} offered, {} answered, {} lost, p50 {:.0} µs, p99 {:.0} µs",
         tally.offered,
         tally.answered,
         tally.lost,

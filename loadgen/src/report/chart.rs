@@ -38,7 +38,7 @@ pub(super) fn chart(axes: &Axes<'_>, lines: &[Line]) -> String {
     let decades = y_min.min(y_max / 10.0) * 0.8..y_max * 1.6;
     let root = SVGBackend::with_string(&mut svg, SIZE_PIXELS).into_drawing_area();
     let mut builder = ChartBuilder::on(&root);
-    builder.margin(8).margin_right(28).x_label_area_size(44).y_label_area_size(72);
+    builder.margin(8).margin_right(28).x_label_area_size(48).y_label_area_size(84);
     // The drawing goes to a string, so that nothing can fail.
     let drawn = if axes.log_y {
         builder
@@ -69,6 +69,13 @@ fn trimmed(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// Colours as CSS has them, with the names of their lines.
+pub(super) fn legend(lines: &[Line]) -> impl Iterator<Item = (String, &str)> {
+    coloured(lines).map(|(line, RGBColor(red, green, blue))| {
+        (format!("#{red:02x}{green:02x}{blue:02x}"), line.name.as_str())
+    })
+}
+
 type Failure<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
 
 fn draw<'a, Y>(
@@ -93,34 +100,25 @@ where
         .x_label_formatter(axes.x_label)
         .y_label_formatter(&short)
         .draw()?;
-    let (guides, others): (Vec<&Line>, Vec<&Line>) = lines.iter().partition(|line| line.is_guide);
-    let guide_style = BLACK.mix(0.35).stroke_width(1);
-    for line in guides {
-        chart
-            .draw_series(LineSeries::new(line.points.iter().copied(), guide_style))?
-            .label(&line.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], guide_style));
-    }
-    for (line, color) in others.into_iter().zip(COLORS.iter().cycle()) {
-        let style = color.stroke_width(2);
-        chart
-            .draw_series(LineSeries::new(line.points.iter().copied(), style))?
-            .label(&line.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+    for (line, color) in coloured(lines) {
+        let style =
+            if line.is_guide { BLACK.mix(0.35).stroke_width(1) } else { color.stroke_width(2) };
+        chart.draw_series(LineSeries::new(line.points.iter().copied(), style))?;
         chart.draw_series(line.marks.iter().map(|(point, is_good)| {
             let style = if *is_good { color.filled() } else { color.stroke_width(1) };
             Circle::new(*point, 4, style)
         }))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .legend_area_size(24)
-        .margin(8)
-        .label_font(FONT)
-        .background_style(WHITE.mix(0.9))
-        .border_style(BLACK.mix(0.2))
-        .draw()
+    Ok(())
+}
+
+/// Each line with its colour; guides are grey.
+fn coloured(lines: &[Line]) -> impl Iterator<Item = (&Line, RGBColor)> {
+    let mut colors = COLORS.iter().copied().cycle();
+    lines.iter().map(move |line| {
+        let color = if line.is_guide { None } else { colors.next() };
+        (line, color.unwrap_or(GREY))
+    })
 }
 
 /// Told apart by people who see few colours (Okabe and Ito 2008).
@@ -133,11 +131,13 @@ const COLORS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
 ];
 
+const GREY: RGBColor = RGBColor(166, 166, 166);
+
 /// Labels of the y axis at the most.
 const Y_LABELS: usize = 6;
 
-/// Family and size in pixels.
-const FONT: (&str, i32) = ("sans-serif", 14);
+/// Family and size; the back end makes 13.7 pixels of it.
+const FONT: (&str, i32) = ("sans-serif", 17);
 
 /// Width and height of a chart.
 const SIZE_PIXELS: (u32, u32) = (900, 340);

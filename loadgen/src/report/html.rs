@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::chart::{Axes, Line, chart, short};
-use super::terminal::{ROWS, Row, SEARCH_ROWS, number, search_text, text};
+use super::chart::{Axes, Line, chart, legend, short};
+use super::terminal::{ROWS, Row, SEARCH_ROWS, caveat, number, search_text, text};
 use super::{RunReport, SearchReport};
 use crate::host::Host;
 use crate::search::Purpose;
@@ -19,24 +19,29 @@ pub fn page(runs: &[(String, RunReport)], searches: &[(String, SearchReport)]) -
     if searches.len() > 1 {
         page += "<h2>Searches side by side</h2>";
         page += &table(searches, &SEARCH_ROWS);
+        for (name, search) in searches {
+            if let Some(caveat) = caveat(search) {
+                put(&mut page, format_args!("<p class=invalid>{}: {caveat}</p>", escaped(name)));
+            }
+        }
     }
     if !runs.is_empty() {
         page += "<h2>Latency</h2><p>From the moment a request was due to its answer's arrival.</p>";
-        page += &figure(&latency_chart(runs));
+        page += &latency_chart(runs);
     }
     if !searches.is_empty() {
         page += "<h2>Answered against offered</h2>\
                  <p>Where a line leaves the grey one, requests go unanswered.</p>";
-        page += &figure(&overload_chart(searches));
+        page += &overload_chart(searches);
         page += "<h2>Latency against load</h2><p>The 99th percentile, at shares of the highest \
                  rate that the server keeps.</p>";
-        page += &figure(&load_chart(searches));
+        page += &load_chart(searches);
         page += "<h2>Search steps</h2><p>Filled: the server kept the rate. Hollow: it did not.</p>";
-        page += &figure(&steps_chart(searches));
+        page += &steps_chart(searches);
     }
     for (name, run) in runs {
         put(&mut page, format_args!("<h2>Run: {}</h2>", escaped(name)));
-        page += &figure(&rate_chart(run));
+        page += &rate_chart(run);
         put(&mut page, format_args!("<pre>{}</pre>", escaped(&text(run))));
         page += &facts(&run.command_line, run.begun, &run.host);
     }
@@ -88,8 +93,21 @@ fn faults(runs: &[(String, RunReport)]) -> String {
         .collect()
 }
 
-fn figure(svg: &str) -> String {
-    format!("<div class=wide>{svg}</div>")
+/// A chart with its legend above it, where it covers nothing; nothing if there is nothing to draw.
+fn figure(axes: &Axes<'_>, lines: &[Line]) -> String {
+    let svg = chart(axes, lines);
+    if svg.is_empty() {
+        return svg;
+    }
+    let mut figure = String::from("<p class=legend>");
+    for (color, name) in legend(lines) {
+        put(
+            &mut figure,
+            format_args!("<span><i style=\"background: {color}\"></i>{}</span>", escaped(name)),
+        );
+    }
+    put(&mut figure, format_args!("</p><div class=wide>{svg}</div>"));
+    figure
 }
 
 fn facts(command_line: &str, begun: i64, host: &Host) -> String {
@@ -133,12 +151,12 @@ fn latency_chart(runs: &[(String, RunReport)]) -> String {
     };
     let axes = Axes {
         x: "share of requests answered at least as fast",
-        y: "latency, us",
+        y: "latency, µs",
         log_y: true,
         x_label: &nines,
         x_labels: 7,
     };
-    chart(&axes, &lines)
+    figure(&axes, &lines)
 }
 
 fn rate_chart(run: &RunReport) -> String {
@@ -162,7 +180,7 @@ fn rate_chart(run: &RunReport) -> String {
         x_label: &short,
         x_labels: 10,
     };
-    chart(&axes, &lines)
+    figure(&axes, &lines)
 }
 
 fn overload_chart(searches: &[(String, SearchReport)]) -> String {
@@ -190,7 +208,7 @@ fn overload_chart(searches: &[(String, SearchReport)]) -> String {
         x_label: &short,
         x_labels: 10,
     };
-    chart(&axes, &lines)
+    figure(&axes, &lines)
 }
 
 fn load_chart(searches: &[(String, SearchReport)]) -> String {
@@ -214,12 +232,12 @@ fn load_chart(searches: &[(String, SearchReport)]) -> String {
         .collect();
     let axes = Axes {
         x: "offered, requests/s",
-        y: "p99 latency, us",
+        y: "p99 latency, µs",
         log_y: true,
         x_label: &short,
         x_labels: 10,
     };
-    chart(&axes, &lines)
+    figure(&axes, &lines)
 }
 
 fn steps_chart(searches: &[(String, SearchReport)]) -> String {
@@ -243,7 +261,7 @@ fn steps_chart(searches: &[(String, SearchReport)]) -> String {
         .collect();
     let axes =
         Axes { x: "trial", y: "planned, requests/s", log_y: true, x_label: &short, x_labels: 15 };
-    chart(&axes, &lines)
+    figure(&axes, &lines)
 }
 
 fn line(name: &str, points: Vec<(f64, f64)>) -> Line {
@@ -282,7 +300,7 @@ const HEAD: &str = "<!doctype html>
 :root { --text: #222; --back: #fff; --box: #f4f5f7; --dim: #666; --bad: #b00020; }
 @media (prefers-color-scheme: dark) {
 :root { --text: #e4e4e4; --back: #16181c; --box: #22252b; --dim: #a0a0a0; --bad: #ff7b88; }
-svg { filter: invert(.9) hue-rotate(180deg); } }
+svg, .legend i { filter: invert(.9) hue-rotate(180deg); } }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0; color: var(--text); background: var(--back); }
 main { max-width: 900px; margin: 0 auto; padding: 1rem; }
 h1 { margin: .2em 0; } h2 { margin: 1.6em 0 .4em; } p { margin: .3em 0 .6em; }
@@ -293,6 +311,9 @@ table { border-collapse: collapse; } th, td { padding: .25em .9em; text-align: r
 td { font-variant-numeric: tabular-nums; white-space: nowrap; }
 th[scope=row] { text-align: left; font-weight: normal; }
 tr:nth-child(even) { background: var(--box); } i { color: var(--dim); }
+.legend { margin: .2em 0; } .legend span { margin-right: 1.4em; white-space: nowrap; }
+.legend i { display: inline-block; width: 1.4em; height: .25em; margin-right: .5em;
+vertical-align: middle; }
 .facts { color: var(--dim); font-size: 13px; } code { overflow-wrap: anywhere; }
 .invalid { color: var(--bad); font-weight: bold; }
 </style></head><body><main><h1>timeball-load</h1>

@@ -95,7 +95,7 @@ pub fn counters(sample: &Sample) -> String {
 pub fn quantiles(times: &Times) -> String {
     let quantiles = QUANTILES
         .map(|(name, quantile)| format!("{name} {:.1}", times.quantile_ns(quantile) as f64 / 1e3));
-    format!("{} us", quantiles.join(", "))
+    format!("{} µs", quantiles.join(", "))
 }
 
 /// What a trial was for.
@@ -112,7 +112,7 @@ pub fn trial_line(trial: &Trial) -> String {
     let [p50, p90, p99, p999] = trial.latency_ns.map(|ns| ns as f64 / 1e3);
     format!(
         "{:<18}{:>10.0}/s offered {:>10.0}/s answered {:>8.3} % lost  p50 {p50:.0} p90 {p90:.0} \
-         p99 {p99:.0} p99.9 {p999:.0} us{}{}",
+         p99 {p99:.0} p99.9 {p999:.0} µs{}{}",
         purpose(trial.purpose),
         trial.offered_per_second,
         trial.answered_per_second,
@@ -165,7 +165,24 @@ pub fn comparison(names: &[String], runs: &[RunReport]) -> String {
 
 /// The same for searches.
 pub fn search_comparison(names: &[String], searches: &[SearchReport]) -> String {
-    columns(names, searches, &SEARCH_ROWS)
+    let mut text = columns(names, searches, &SEARCH_ROWS);
+    for (name, search) in names.iter().zip(searches) {
+        if let Some(caveat) = caveat(search) {
+            writeln!(text, "{name}: {caveat}").expect("writing to a string cannot fail");
+        }
+    }
+    text
+}
+
+/// What limits the worth of a search's result.
+pub fn caveat(search: &SearchReport) -> Option<&'static str> {
+    match &search.verdict {
+        None => Some("interrupted before anything was found"),
+        Some(verdict) if verdict.at_least => {
+            Some("INVALID: the generator, or --high, was the limit: the server does more")
+        }
+        Some(_) => None,
+    }
 }
 
 fn columns<T>(names: &[String], columns: &[T], rows: &[Row<T>]) -> String {
@@ -213,25 +230,29 @@ pub const ROWS: [Row<RunReport>; 8] = [
     ("offered/s", |run| Some(run.offered_per_second())),
     ("answered/s", |run| Some(run.answered_per_second())),
     ("loss, %", |run| Some(run.tally.loss() * 100.0)),
-    ("p50, us", |run| Some(run.latency.quantile_ns(0.5) as f64 / 1e3)),
-    ("p99, us", |run| Some(run.latency.quantile_ns(0.99) as f64 / 1e3)),
-    ("p99.9, us", |run| Some(run.latency.quantile_ns(0.999) as f64 / 1e3)),
-    ("max, us", |run| Some(run.latency.max_ns() as f64 / 1e3)),
+    ("p50, µs", |run| Some(run.latency.quantile_ns(0.5) as f64 / 1e3)),
+    ("p99, µs", |run| Some(run.latency.quantile_ns(0.99) as f64 / 1e3)),
+    ("p99.9, µs", |run| Some(run.latency.quantile_ns(0.999) as f64 / 1e3)),
+    ("max, µs", |run| Some(run.latency.max_ns() as f64 / 1e3)),
     ("server CPU, ns/answer", RunReport::server_ns_per_answer),
 ];
 
 /// What is compared of searches.
-pub const SEARCH_ROWS: [Row<SearchReport>; 10] = [
+pub const SEARCH_ROWS: [Row<SearchReport>; 11] = [
     ("highest rate kept, /s", |search| Some(search.verdict.as_ref()?.median_per_second)),
     ("  least of the searches, /s", |search| Some(search.verdict.as_ref()?.spread_per_second[0])),
     ("  most of the searches, /s", |search| Some(search.verdict.as_ref()?.spread_per_second[1])),
-    ("p50 at half of it, us", |search| Some(search.latency_us(0.5)?[0])),
-    ("p99 at half of it, us", |search| Some(search.latency_us(0.5)?[2])),
-    ("p50 at 90 % of it, us", |search| Some(search.latency_us(0.9)?[0])),
-    ("p99 at 90 % of it, us", |search| Some(search.latency_us(0.9)?[2])),
+    ("p50 at half of it, µs", |search| Some(search.latency_us(0.5)?[0])),
+    ("p99 at half of it, µs", |search| Some(search.latency_us(0.5)?[2])),
+    ("p50 at 90 % of it, µs", |search| Some(search.latency_us(0.9)?[0])),
+    ("p99 at 90 % of it, µs", |search| Some(search.latency_us(0.9)?[2])),
     ("answered at 1.5 times it, /s", |search| Some(search.sweep(1.5)?.answered_per_second)),
     ("answered at twice it, /s", |search| Some(search.sweep(2.0)?.answered_per_second)),
     ("server CPU, ns/answer", |search| search.latency(1.0)?.server_ns_per_answer),
+    ("trials that lagged, %", |search| {
+        let lagged = search.trials.iter().filter(|trial| !trial.faults.is_empty()).count();
+        Some(lagged as f64 * 100.0 / search.trials.len().max(1) as f64)
+    }),
 ];
 
 /// The table that ntpperf prints with `-r`, for comparison with published ones: rate, clients,
