@@ -390,6 +390,28 @@ fn impossible_lengths_fail_and_leave_zeros() {
             }];
             aead.verify_requests(&mut jobs);
             assert!(!jobs[0].passed);
+        }
+        let mut sealed = [0xee; 80];
+        aead.make_cookies(&mut [
+            CookieMake { key: &key, nonce: &[2; 16], plain: &[3; 63], sealed: &mut sealed },
+            CookieMake { key: &gcm_key, nonce: &[2; 16], plain: &[3; 64], sealed: &mut [0; 80] },
+        ]);
+        assert_eq!(sealed, [0; 80]);
+    }
+}
+
+#[test]
+fn impossible_lengths_fail_a_client_too() {
+    for backend in Backend::available() {
+        let mut aead = Aead::with_backend(backend).unwrap();
+        for (algorithm, key_bytes, nonce_bytes, text_bytes) in [
+            (Algorithm::AesSivCmac256, 31, 16, 120),
+            (Algorithm::AesSivCmac256, 32, 0, 120),
+            (Algorithm::AesSivCmac256, 32, 16, 15),
+            (Algorithm::Aes128GcmSiv, 16, 16, 120),
+        ] {
+            let (key, nonce, data) = (vec![1; key_bytes], vec![2; nonce_bytes], [3; 84]);
+            let mut text = vec![0xee; text_bytes];
             let mut jobs = [ReplyOpen {
                 algorithm,
                 key: &key,
@@ -400,6 +422,7 @@ fn impossible_lengths_fail_and_leave_zeros() {
             }];
             aead.open_replies(&mut jobs);
             assert!(!jobs[0].passed);
+            assert!(text.iter().all(|byte| *byte == 0));
             text.fill(0xee);
             aead.seal_requests(&mut [RequestSeal {
                 algorithm,
@@ -410,12 +433,6 @@ fn impossible_lengths_fail_and_leave_zeros() {
             }]);
             assert!(text.iter().all(|byte| *byte == 0), "no tag of another length");
         }
-        let mut sealed = [0xee; 80];
-        aead.make_cookies(&mut [
-            CookieMake { key: &key, nonce: &[2; 16], plain: &[3; 63], sealed: &mut sealed },
-            CookieMake { key: &gcm_key, nonce: &[2; 16], plain: &[3; 64], sealed: &mut [0; 80] },
-        ]);
-        assert_eq!(sealed, [0; 80]);
     }
 }
 

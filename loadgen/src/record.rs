@@ -276,7 +276,8 @@ mod tests {
     fn adding_leaves_nothing_out() {
         let ones = serde_json::json!({
             "offered": 1, "refused": 1, "answered": 1, "interleaved": 1, "late": 1,
-            "lost": 1, "nak": 1, "kiss": {"RATE": 1}, "received": 1, "duplicates": 1, "forgotten": 1,
+            "lost": 1, "nak": 1, "kiss": {"RATE": 1}, "received": 1, "duplicates": 1,
+            "forgotten": 1,
             "invalid": {"foreign": 1, "header": 1, "unknown": 1, "length": 1, "identifier": 1,
                 "fields": 1, "tag": 1, "cookies": 1},
             "authenticated": 1, "unsynchronised": 1, "cookies_reused": 1, "lagging": 1,

@@ -74,8 +74,8 @@ pub enum SocketError {
 }
 
 impl Sockets {
-    /// As many as `plan` gives the thread with this number. Without given sources they are connected, which spares the
-    /// kernel the choice of a route for every datagram.
+    /// As many as `plan` gives the thread with this number. Without given sources they are
+    /// connected, which spares the kernel the choice of a route for every datagram.
     pub fn open(plan: &Plan, thread: usize) -> Result<Self, SocketError> {
         let target = plan.target;
         if let Some(prefix) = plan.sources {

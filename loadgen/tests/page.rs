@@ -1,4 +1,4 @@
-//! The HTML page as a browser shows it (Debian package chromium; `tests/install-peers` installs it).
+//! The HTML page as a browser shows it (Debian package chromium, by `tests/install-peers`).
 //!
 //! The page itself has no script. A second page holds it in a frame of a given width, and measures
 //! it there.
@@ -161,7 +161,8 @@ addEventListener("load", () => {
         collisions.push(texts[i].textContent.trim() + " / " + texts[i + 1 + j].textContent.trim());
       }
     }));
-    const sizes = texts.map((text) => parseFloat(inner.defaultView.getComputedStyle(text).fontSize));
+    const style = (text) => inner.defaultView.getComputedStyle(text);
+    const sizes = texts.map((text) => parseFloat(style(text).fontSize));
     return {
       width: box.width, height: box.height, font_pixels: Math.min(...sizes) * scale,
       lines: svg.querySelectorAll("polyline").length, collisions,

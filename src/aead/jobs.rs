@@ -1,5 +1,5 @@
-//! What the engine's stages ask for: four kinds of jobs, one job a request; and the client's sides of
-//! two of them, for whoever asks a server by the batch.
+//! What the engine's stages ask for: four kinds of jobs, one job a request. And the client's sides
+//! of two of them, for whoever asks a server by the batch.
 //!
 //! No job panics because of a length: a job with lengths that its algorithm cannot have fails. A
 //! job that opens then has `passed == false`; a job that seals leaves zeros, so that a reply can

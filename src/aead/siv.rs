@@ -45,6 +45,7 @@
 #![allow(clippy::needless_range_loop, reason = "closures do not inherit the instruction set")]
 
 mod blocks;
+mod unseal;
 
 use zeroize::Zeroize;
 
@@ -55,6 +56,8 @@ use blocks::{
     encrypt_two, expand, expand_both, load, load_four, pad_of, shift_down, shift_up, top_bytes,
     xor,
 };
+
+pub(super) use unseal::Unseal;
 
 /// Least bytes of associated data that the kernels take: three full blocks and something more, for
 /// the three side chains to ride beside. Every NTP packet with an extension field has it.
@@ -223,30 +226,6 @@ impl Group for Seal<'_> {
             let crypt = Crypt { vector, bytes: self.plain_bytes, offset: BLOCK_BYTES };
             crypt.run(token, &constants, &keys, tags[vector], None, &mut self.text);
         }
-    }
-}
-
-/// Opens replies in place: the text first, which its tag is then computed of.
-pub(super) struct Unseal<'g>(pub(super) Seal<'g>);
-
-impl Group for Unseal<'_> {
-    #[inline(always)]
-    fn run<V: Lanes, const N: usize>(
-        &mut self,
-        token: V::Token,
-        scratch: &mut Scratch<V>,
-        tags: &mut Sinks<'_>,
-    ) {
-        let Self(seal) = self;
-        let constants = Constants::new(token);
-        expand_both::<V, N>(token, &seal.keys, &mut scratch.mac, &mut scratch.ctr);
-        for vector in 0..N {
-            let tag = seal.text.block(token, vector, 0);
-            let keys = OneSchedule(&scratch.ctr[vector]);
-            let crypt = Crypt { vector, bytes: seal.plain_bytes, offset: BLOCK_BYTES };
-            crypt.run(token, &constants, &keys, tag, None, &mut seal.text);
-        }
-        store_tags::<V, N>(tags, seal.tags(token, &constants, &LaneKeys(&scratch.mac)));
     }
 }
 

@@ -301,7 +301,8 @@ const HEAD: &str = "<!doctype html>
 @media (prefers-color-scheme: dark) {
 :root { --text: #e4e4e4; --back: #16181c; --box: #22252b; --dim: #a0a0a0; --bad: #ff7b88; }
 svg, .legend i { filter: invert(.9) hue-rotate(180deg); } }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0; color: var(--text); background: var(--back); }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0; color: var(--text);
+background: var(--back); }
 main { max-width: 900px; margin: 0 auto; padding: 1rem; }
 h1 { margin: .2em 0; } h2 { margin: 1.6em 0 .4em; } p { margin: .3em 0 .6em; }
 .wide { overflow-x: auto; }
