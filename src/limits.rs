@@ -188,6 +188,46 @@ pub const KE_CONNECTIONS_DEFAULT: usize = 2048;
 /// What can be configured; each connection costs a descriptor and a TLS state.
 pub const KE_CONNECTIONS_MAX: usize = 65_536;
 
+/// The network that IPv4 clients are counted under: the smallest that is routed on the Internet, so
+/// that whoever has less cannot make more of it.
+pub const KE_PREFIX_BITS_IPV4: u32 = 24;
+
+/// The same for IPv6: what providers commonly give one customer (RFC 6177). With 64 such a customer
+/// would have 256 buckets; with 48 some providers' customers would share one.
+pub const KE_PREFIX_BITS_IPV6: u32 = 56;
+
+/// Handshakes per second of one prefix, unless configured. A client comes once in days, so this is
+/// a prefix of which every host comes at once every five seconds; and it is a hundredth of what one
+/// processor does.
+pub const KE_PREFIX_HANDSHAKES_PER_SECOND_DEFAULT: f64 = 50.0;
+
+/// What can be configured: from a handshake a minute to more than a machine does.
+pub const KE_PREFIX_HANDSHAKES_PER_SECOND: std::ops::RangeInclusive<f64> = 1.0 / 60.0..=1e6;
+
+/// A prefix that has been quiet for so long may come with all at once: 250 clients by default, as
+/// after a power failure.
+pub const KE_PREFIX_BURST: Duration = Duration::from_secs(5);
+
+/// Connections of one prefix at one time, unless configured: an eighth of all, and a whole IPv4
+/// prefix.
+pub const KE_PREFIX_CONNECTIONS_DEFAULT: usize = KE_CONNECTIONS_DEFAULT / 8;
+
+/// Buckets of one set: a cache line of them.
+pub const KE_PREFIX_SET_BUCKETS: usize = 4;
+
+/// Sets of buckets in one process, 256 KiB. A bucket is in use until it is full again, 5 s at the
+/// longest: room for what 3000 new prefixes a second empty, and for more than a processor can
+/// do handshakes with.
+pub const KE_PREFIX_SETS: usize = 4096;
+
+/// Networks that can be exempt from the limits of prefixes: each costs a comparison for every
+/// connection.
+pub const KE_UNLIMITED_NETWORKS_MAX: usize = 64;
+
+/// Descriptors of a key establishment process beside its connections: channel, pages, listeners,
+/// event loop, and what a library may open.
+pub const KE_DESCRIPTORS_BESIDE: u64 = 256;
+
 /// Key establishment processes unless configured: as many as processors, up to this. Eight do
 /// some 50,000 handshakes a second, and every one is woken for each new connection.
 pub const KE_PROCESSES_DEFAULT_MAX: usize = 8;
@@ -354,6 +394,7 @@ const _: () = assert!(NONCE_BUFFER_BYTES.is_multiple_of(16) && NONCE_BUFFER_BYTE
 const _: () = assert!(RING_KEYS.is_power_of_two(), "a key's slot is its identifier's last bits");
 const _: () = assert!(CLIENT_KEYS_BYTES_MAX == 2 * KE_KEY_BYTES_MAX);
 const _: () = assert!(KE_CONNECTIONS_DEFAULT <= KE_CONNECTIONS_MAX);
+const _: () = assert!(KE_PREFIX_SETS.is_power_of_two(), "every set is met equally often");
 const _: () = assert!(KE_REQUEST_BYTES_MAX >= 1024, "RFC 8915 section 4");
 const _: () = assert!(
     KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + KE_HANDSHAKE_BYTES_MAX + KE_READ_BYTES

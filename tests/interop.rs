@@ -154,6 +154,37 @@ fn timeball_queries_chronyd() {
     }
 }
 
+#[test]
+fn timeball_queries_with_each_aead() {
+    let query = |server: &Server, aeads: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_timeball"))
+            .args(["query", "--json", "--samples", &POLLS.to_string(), "--aead", aeads, "--ca"])
+            .arg(server.certificate())
+            .arg(format!("127.0.0.1:{}", server.ke_port))
+            .output()
+            .expect("the program");
+        assert!(output.status.success(), "{aeads}: {}", String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(report["samples"].as_array().map(Vec::len), Some(POLLS), "{report}");
+        [&report["aead_id"], &report["exporter_id"]].map(|id| id.as_u64().expect("a number"))
+    };
+    let all = "aeads = [15, 17, 30]";
+    let server = Server::start_with(Algorithm::AesSivCmac256, "", "", all);
+    for (aeads, id) in [("15", 15), ("17", 17), ("30,15", 30), ("17,30", 17)] {
+        assert_eq!(query(&server, aeads), [id, id], "{aeads}");
+    }
+    // By default 17 is not agreed to.
+    assert_eq!(query(&Server::start(), "17,30,15"), [30, 30]);
+    let chronyd = ChronydServer::start(None);
+    let output = Command::new(env!("CARGO_BIN_EXE_timeball"))
+        .args(["query", "--json", "--aead", "30,15", "--ca"])
+        .arg(chronyd.certificate())
+        .arg(format!("127.0.0.1:{}", chronyd.ke_port))
+        .output()
+        .expect("the program");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// From chrony to timeball: the keys that chronyd made and wrote.
 #[test]
 fn chronyd_and_timeball_share_master_keys() {

@@ -23,10 +23,7 @@ use crate::config::checked::{
 };
 use crate::config::file::{self, FileError};
 use crate::ke::tls::PairError;
-use crate::limits::{
-    CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, KE_CONNECTIONS_DEFAULT,
-    KE_TIMEOUT_DEFAULT,
-};
+use crate::limits::{CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT};
 use crate::net::PortChoice;
 use crate::process::certificates::Certificates;
 use crate::process::control::{Control, ControlError};
@@ -238,14 +235,10 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
         workers: WorkerSettings::default(),
         port: PortChoice::default(),
         clock: ClockSettings::of(source::suggest().map_err(Error::Clock)?),
-        ke: Some(KeSettings {
-            listen: with_port(EMBEDDED_KE_PORT),
-            certificates: vec![PairFiles { certificate, key }],
-            processes: None,
-            ntp_server: None,
-            timeout: KE_TIMEOUT_DEFAULT,
-            connections_max: KE_CONNECTIONS_DEFAULT,
-        }),
+        ke: Some(KeSettings::new(
+            with_port(EMBEDDED_KE_PORT),
+            vec![PairFiles { certificate, key }],
+        )),
         rotation: KeyRotation::default(),
         control: ControlSettings::default(),
         sandbox: Sandbox::default(),

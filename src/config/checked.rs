@@ -9,14 +9,13 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::cpus;
+use super::ke;
+pub use super::ke::{KeSettings, PairFiles};
 use super::raw::{self, ConfigError, Profile, Raw};
 use crate::clock::source::Source;
-use crate::ke::negotiate::NtpServer;
 use crate::limits::{
-    BUSY_POLL_APPLIANCE, BUSY_POLL_MICROSECONDS, CERTIFICATE_PAIRS_MAX, CONTROL_MODE_DEFAULT,
-    KE_CONNECTIONS_DEFAULT, KE_CONNECTIONS_MAX, KE_PROCESSES_DEFAULT_MAX, KE_PROCESSES_MAX,
-    KE_TIMEOUT_DEFAULT, KE_TIMEOUT_SECONDS, KERNEL_STRATUM_DEFAULT, KEY_ROTATION,
-    KEY_ROTATION_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT, NTS_KE_PORT, SOCKET_BUFFER_BYTES,
+    BUSY_POLL_APPLIANCE, BUSY_POLL_MICROSECONDS, CONTROL_MODE_DEFAULT, KERNEL_STRATUM_DEFAULT,
+    KEY_ROTATION, KEY_ROTATION_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT, SOCKET_BUFFER_BYTES,
     SOCKETS_PER_WORKER, WORKERS_MAX,
 };
 use crate::net::PortChoice;
@@ -157,40 +156,6 @@ impl ClockSettings {
     }
 }
 
-/// Key establishment.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KeSettings {
-    /// TCP addresses, at least one.
-    pub listen: Vec<SocketAddr>,
-    /// Certificates with their keys, at least one; the first is for clients that ask for no name
-    /// or an unknown one.
-    pub certificates: Vec<PairFiles>,
-    /// How many processes; by default as many as processors, up to a limit.
-    pub processes: Option<usize>,
-    /// Server that clients are sent to (RFC 8915 section 4.1.7).
-    pub ntp_server: Option<NtpServer>,
-    /// From accept to close.
-    pub timeout: Duration,
-    /// Connections open at one time, of all processes together.
-    pub connections_max: usize,
-}
-
-impl KeSettings {
-    /// The processes to start on a host with `cpus` processors.
-    pub fn processes(&self, cpus: usize) -> usize {
-        self.processes.unwrap_or(cpus.clamp(1, KE_PROCESSES_DEFAULT_MAX))
-    }
-}
-
-/// Where a certificate and its key are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PairFiles {
-    /// Certificate chain, PEM.
-    pub certificate: PathBuf,
-    /// Private key, PEM.
-    pub key: PathBuf,
-}
-
 /// The port that key establishment names: that of the first NTP address.
 pub fn ntp_port(ntp: &[SocketAddr]) -> u16 {
     ntp.first().map_or(NTP_PORT, SocketAddr::port)
@@ -220,7 +185,7 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         workers: workers(text, &raw.ntp)?,
         port: raw.ntp.port.unwrap_or_default(),
         clock: clock(text, &raw.clock)?,
-        ke: ke(text, &raw.ke)?,
+        ke: ke::check(text, &raw.ke)?,
         rotation: rotation(text, &raw.keys)?,
         control: control(text, &raw.control)?,
         sandbox: raw.sandbox.map_or(Sandbox::Available, raw::RawSandbox::checked),
@@ -348,70 +313,8 @@ fn clock(text: &str, raw: &raw::RawClock) -> Result<ClockSettings, ConfigError> 
     Ok(settings)
 }
 
-fn ke(text: &str, raw: &raw::RawKe) -> Result<Option<KeSettings>, ConfigError> {
-    let certificates = certificates(text, raw)?;
-    if certificates.is_empty() {
-        return Ok(None);
-    }
-    let listen = match &raw.listen {
-        Some(list) => addresses(text, list, NTS_KE_PORT)?,
-        None => wildcards(NTS_KE_PORT),
-    };
-    let processes = raw.processes.as_ref();
-    let connections_max = raw.connections_max.as_ref();
-    Ok(Some(KeSettings {
-        listen,
-        certificates,
-        processes: processes
-            .map(|count| in_range(text, count, KE_PROCESSES_MAX, "processes"))
-            .transpose()?,
-        ntp_server: raw.ntp_server.as_ref().map(|name| ntp_server(text, name)).transpose()?,
-        timeout: raw.timeout_seconds.as_ref().map_or(Ok(KE_TIMEOUT_DEFAULT), |seconds| {
-            if KE_TIMEOUT_SECONDS.contains(seconds.get_ref()) {
-                Ok(Duration::from_secs_f64(*seconds.get_ref()))
-            } else {
-                Err(ConfigError::at(text, seconds, "timeout_seconds must be 0.1 to 60".to_owned()))
-            }
-        })?,
-        connections_max: connections_max.map_or(Ok(KE_CONNECTIONS_DEFAULT), |max| {
-            in_range(text, max, KE_CONNECTIONS_MAX, "connections_max")
-        })?,
-    }))
-}
-
-/// The pair of `certificate` and `key`, then those of `certificates`.
-fn certificates(text: &str, raw: &raw::RawKe) -> Result<Vec<PairFiles>, ConfigError> {
-    let mut pairs = Vec::new();
-    match (&raw.certificate, &raw.key) {
-        (Some(certificate), Some(key)) => pairs.push(PairFiles {
-            certificate: certificate.get_ref().clone(),
-            key: key.get_ref().clone(),
-        }),
-        (None, None) => {}
-        (Some(alone), None) => {
-            let what = "certificate needs its key: add key = \"FILE\"".to_owned();
-            return Err(ConfigError::at(text, alone, what));
-        }
-        (None, Some(alone)) => {
-            let what = "key needs its certificate: add certificate = \"FILE\"".to_owned();
-            return Err(ConfigError::at(text, alone, what));
-        }
-    }
-    if let Some(list) = &raw.certificates {
-        pairs.extend(list.get_ref().iter().map(|pair| PairFiles {
-            certificate: pair.certificate.clone(),
-            key: pair.key.clone(),
-        }));
-        if pairs.len() > CERTIFICATE_PAIRS_MAX {
-            let what = format!("there can be {CERTIFICATE_PAIRS_MAX} certificates at the most");
-            return Err(ConfigError::at(text, list, what));
-        }
-    }
-    Ok(pairs)
-}
-
 /// A count from 1 to `max`.
-fn in_range(
+pub(super) fn in_range(
     text: &str,
     count: &Spanned<i64>,
     max: usize,
@@ -421,11 +324,7 @@ fn in_range(
     found.ok_or_else(|| ConfigError::at(text, count, format!("{name} must be 1 to {max}")))
 }
 
-fn ntp_server(text: &str, name: &Spanned<String>) -> Result<NtpServer, ConfigError> {
-    name.get_ref().parse().map_err(|error| ConfigError::at(text, name, format!("{error}")))
-}
-
-fn addresses(
+pub(super) fn addresses(
     text: &str,
     list: &Spanned<Vec<Spanned<String>>>,
     default_port: u16,
@@ -460,7 +359,7 @@ pub fn parse_address(text: &str, default_port: u16) -> Option<SocketAddr> {
     })
 }
 
-fn wildcards(port: u16) -> Vec<SocketAddr> {
+pub(super) fn wildcards(port: u16) -> Vec<SocketAddr> {
     use std::net::{Ipv4Addr, Ipv6Addr};
     vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
 }
@@ -491,11 +390,7 @@ mod tests {
             .collect();
         let settings = parse(&all).expect("all keys are good");
         assert_eq!(settings.udp.bind_device.as_deref(), Some("eth0"));
-        let ke = settings.ke.expect("certificate and key are there");
-        assert_eq!(ke.ntp_server.map(|name| name.to_string()).as_deref(), Some("time.example.org"));
-        assert_eq!(ke.timeout, KE_TIMEOUT_DEFAULT);
-        assert_eq!(ke.connections_max, KE_CONNECTIONS_DEFAULT);
-        assert_eq!((ke.certificates.len(), ke.processes), (2, Some(2)));
+        assert!(settings.ke.is_some());
     }
 
     #[test]
@@ -547,21 +442,7 @@ mod tests {
         assert!(message(polling).starts_with("line 3: busy_poll_microseconds needs port = "));
         let long = "[ntp]\nbusy_poll_microseconds = 1001";
         assert_eq!(message(long), "line 2: busy_poll_microseconds must be 0 to 1000");
-        assert!(message("[ke]\nkey = \"a\"").contains("certificate"));
-        assert!(message("[ke]\ncertificate = \"a\"").contains("add key"));
-        assert!(
-            message("[ke]\nprocesses = 0\n[[ke.certificates]]\ncertificate = \"a\"\nkey = \"b\"")
-                .starts_with("line 2: processes must be 1 to 64")
-        );
-        let alone = "[[ke.certificates]]\ncertificate = \"a\"";
-        assert!(message(alone).starts_with("line 1: missing field `key`"), "{}", message(alone));
-        let more = "[[ke.certificates]]\ncertificate = \"a\"\nkey = \"b\"\nname = \"c\"";
-        assert!(message(more).contains("line 4: unknown field `name`"), "{}", message(more));
         assert!(message("[ke\n").starts_with("line 1: "));
-        let server = "[ke]\ncertificate = \"a\"\nkey = \"b\"\nntp_server = \"fe80::1%lo\"";
-        assert!(message(server).starts_with("line 4: \"fe80::1%lo\" is neither"));
-        let timeout = "[ke]\ncertificate = \"a\"\nkey = \"b\"\ntimeout_seconds = 0.0";
-        assert_eq!(message(timeout), "line 4: timeout_seconds must be 0.1 to 60");
     }
 
     #[test]

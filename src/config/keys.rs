@@ -229,6 +229,28 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         section: "ke",
+        name: "aeads",
+        sample: "[15, 30]",
+        is_default: true,
+        help: &[
+            "AEAD algorithms that are agreed to: 15 (AES-SIV-CMAC-256), which is mandatory, 17",
+            "(AES-SIV-CMAC-512) and 30 (AES-128-GCM-SIV). A client gets the first of its own list",
+            "that is in this one.",
+        ],
+    },
+    Key {
+        section: "ke",
+        name: "compliant_128gcm",
+        sample: "false",
+        is_default: true,
+        help: &[
+            "What clients are that offer AEAD 30 and do not say which keys they use (record 1024).",
+            "false: chrony 4.4 to 4.6, which derives them as for AEAD 15. true: compliant with",
+            "RFC 8915. The requests of those that are the other get NTS NAKs.",
+        ],
+    },
+    Key {
+        section: "ke",
         name: "timeout_seconds",
         sample: "2.0",
         is_default: true,
@@ -243,6 +265,37 @@ pub const KEYS: &[Key] = &[
             "Connections open at one time, of all processes together, 1 to 65536; each process has",
             "an equal share. Beyond it the oldest, which most likely is idle, makes room for the",
             "newest.",
+        ],
+    },
+    Key {
+        section: "ke",
+        name: "prefix_connections_max",
+        sample: "256",
+        is_default: true,
+        help: &[
+            "The same for one prefix of clients, an IPv4 /24 or an IPv6 /56. More are reset before",
+            "their handshake. 0 for no limit.",
+        ],
+    },
+    Key {
+        section: "ke",
+        name: "prefix_handshakes_per_second",
+        sample: "50.0",
+        is_default: true,
+        help: &[
+            "How often one prefix may come in the long run, to all processes together, each of",
+            "which has an equal share; after a pause, with what comes in five seconds at once.",
+            "Those that come oftener are reset before their handshake. 0.0 for no limit.",
+        ],
+    },
+    Key {
+        section: "ke",
+        name: "unlimited_clients",
+        sample: "[\"127.0.0.0/8\", \"::1\"]",
+        is_default: true,
+        help: &[
+            "Networks and addresses without the two limits above, at most 64: this host, or a",
+            "proxy or a network translator that many clients share.",
         ],
     },
     Key {

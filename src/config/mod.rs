@@ -4,5 +4,6 @@
 pub mod checked;
 pub mod cpus;
 pub mod file;
+pub mod ke;
 pub mod keys;
 pub mod raw;

@@ -85,8 +85,13 @@ pub(super) struct RawKe {
     pub(super) certificates: Option<Spanned<Vec<RawPair>>>,
     pub(super) processes: Option<Spanned<i64>>,
     pub(super) ntp_server: Option<Spanned<String>>,
+    pub(super) aeads: Option<Spanned<Vec<Spanned<i64>>>>,
+    pub(super) compliant_128gcm: Option<bool>,
     pub(super) timeout_seconds: Option<Spanned<f64>>,
     pub(super) connections_max: Option<Spanned<i64>>,
+    pub(super) prefix_connections_max: Option<Spanned<i64>>,
+    pub(super) prefix_handshakes_per_second: Option<Spanned<f64>>,
+    pub(super) unlimited_clients: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 /// One of several certificates.

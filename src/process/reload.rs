@@ -47,6 +47,9 @@ impl Reread {
             ke.certificates.clone_from(&new.certificates);
             ke.ntp_server.clone_from(&new.ntp_server);
             ke.timeout = new.timeout;
+            ke.aeads.clone_from(&new.aeads);
+            ke.compliant_128gcm = new.compliant_128gcm;
+            ke.prefix.clone_from(&new.prefix);
         }
         let holds = changed_in_place(running, &settings);
         Ok(Self { settings, certificates, holds, restart_needed })
@@ -61,6 +64,14 @@ fn changed_in_place(old: &Settings, new: &Settings) -> Vec<&'static str> {
             ("ke.certificate", old.certificates != new.certificates),
             ("ke.ntp_server", old.ntp_server != new.ntp_server),
             ("ke.timeout_seconds", old.timeout != new.timeout),
+            ("ke.aeads", old.aeads != new.aeads),
+            ("ke.compliant_128gcm", old.compliant_128gcm != new.compliant_128gcm),
+            ("ke.prefix_connections_max", old.prefix.connections != new.prefix.connections),
+            (
+                "ke.prefix_handshakes_per_second",
+                old.prefix.handshakes_per_second != new.prefix.handshakes_per_second,
+            ),
+            ("ke.unlimited_clients", old.prefix.unlimited != new.prefix.unlimited),
         ]);
     }
     of_changed(changed)
@@ -123,7 +134,7 @@ fn is_same_maker(old: KeyRotation, new: KeyRotation) -> bool {
 }
 
 fn restart_needed_ke(old: &KeSettings, new: &KeSettings) -> [(&'static str, bool); 3] {
-    // Not so: certificates, ntp_server, timeout.
+    // Not so: certificates, ntp_server, aeads, compliant_128gcm, timeout, prefix.
     let KeSettings { listen, processes, connections_max, .. } = old;
     [
         ("ke.listen", *listen != new.listen),
@@ -174,7 +185,9 @@ mod tests {
             ),
             (
                 &format!(
-                    "{ke}ntp_server = \"a.example\"\ntimeout_seconds = 1.0\n\
+                    "{ke}ntp_server = \"a.example\"\ntimeout_seconds = 1.0\naeads = [15]\n\
+                       compliant_128gcm = true\nprefix_connections_max = 1\n\
+                       prefix_handshakes_per_second = 1.0\nunlimited_clients = []\n\
                        [[ke.certificates]]\ncertificate = \"c\"\nkey = \"d\"\n\
                        [keys]\nrotate_every = \"2 days\"\n"
                 ),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificates::PairText;
 use crate::config::checked::ClockSettings;
+use crate::ke::admission::PrefixLimits;
 use crate::net::PortChoice;
 
 /// What the responder needs beside its sockets.
@@ -25,8 +26,6 @@ pub struct ResponderStart {
 /// What one process of key establishment needs beside its listeners.
 #[derive(Serialize, Deserialize)]
 pub struct KeyEstablishmentStart {
-    /// Port of the NTP service.
-    pub ntp_port: u16,
     /// Connections that this process may have open at one time.
     pub connections_max: usize,
     /// What a reload can change.
@@ -40,8 +39,16 @@ pub struct KeyEstablishmentTerms {
     pub certificates: Vec<PairText>,
     /// Server that clients are sent to.
     pub ntp_server: Option<String>,
+    /// Port of the NTP service.
+    pub ntp_port: u16,
+    /// Numbers of the AEAD algorithms that are agreed to.
+    pub aeads: Vec<u16>,
+    /// What clients are that offer AEAD 30 without record 1024.
+    pub compliant_128gcm: bool,
     /// From accept to close, in seconds.
     pub timeout_seconds: f64,
+    /// What one prefix may have of this process.
+    pub prefix: PrefixLimits,
 }
 
 /// What the supervisor tells a running role.

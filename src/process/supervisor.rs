@@ -113,7 +113,6 @@ impl Server {
     fn key_establishment(&self) -> Option<KeyEstablishmentStart> {
         let KeSettings { connections_max, .. } = self.settings.ke.as_ref()?;
         Some(KeyEstablishmentStart {
-            ntp_port: ntp_port(&self.settings.ntp_listen),
             connections_max: connections_max.div_ceil(self.ke_processes),
             terms: self.terms()?,
         })
@@ -124,7 +123,11 @@ impl Server {
         Some(KeyEstablishmentTerms {
             certificates: self.certificates.as_ref()?.texts(),
             ntp_server: ke.ntp_server.as_ref().map(ToString::to_string),
+            ntp_port: ntp_port(&self.settings.ntp_listen),
+            aeads: ke.aeads.iter().map(|algorithm| algorithm.id()).collect(),
+            compliant_128gcm: ke.compliant_128gcm,
             timeout_seconds: ke.timeout.as_secs_f64(),
+            prefix: ke.prefix.share(self.ke_processes),
         })
     }
 
