@@ -104,10 +104,29 @@ pub const DEPARTURE_SPAN_MAX: i64 = (1 << 32) / 1000;
 /// in units of 2⁻³² s: 1 µs, so that an estimate starts from nothing in some dozens of batches.
 pub const DEPARTURE_NOISE: i64 = (1 << 32) / 1_000_000;
 
+/// Pairs of timestamps that each worker keeps for clients in interleaved mode, unless configured:
+/// 16 bytes each, 256 KiB, which the second-level cache holds. A client needs one; those that use
+/// the mode are few among the public, and a network's own clients are rarely more.
+pub const INTERLEAVED_ENTRIES_DEFAULT: usize = 1 << 14;
+
+/// What can be configured: 32 MiB a worker.
+pub const INTERLEAVED_ENTRIES_MAX: usize = 1 << 21;
+
+/// A transmit timestamp of the kernel is this much later than the arrival of the request at the
+/// most, in units of 2⁻³² s: 1 s. A reply that took longer is no use to its client; a timestamp
+/// that is further off belongs to another reply, or the clock was stepped.
+pub const INTERLEAVED_DEPARTURE_MAX: i64 = 1 << 32;
+
+/// What counts as a step of the clock, in units of 2⁻³² s: 0.1 ms, longer than two readings of
+/// clocks are apart unless the worker was interrupted between them, and no more than a client on
+/// the internet sees from its own network.
+pub const CLOCK_STEP_MIN: u64 = (1 << 32) / 10_000;
+
 // Sockets (src/net, src/sys)
 
 /// Control messages of one datagram: a timestamp (32 bytes), an IPv6 packet information (40 bytes)
-/// and a count of drops (24 bytes).
+/// and a count of drops (24 bytes); or of one in the error queue, a timestamp and an IPv6 error
+/// (64 bytes).
 pub const CONTROL_BYTES: usize = 96;
 
 /// Receive buffer of a socket, unless configured. The kernel takes it twice and counts 832 bytes
@@ -147,6 +166,18 @@ pub const BUSY_POLL_BUDGET: u16 = 16;
 /// How long replies wait for room in a full send buffer before they are dropped. Longer than a
 /// device needs to drain its queue, shorter than a client waits.
 pub const SEND_BUFFER_WAIT: Duration = Duration::from_millis(10);
+
+/// Replies of one socket whose transmit timestamps may still come: two batches, as those of one are
+/// asked for before those of the batch before it are given up. A power of two.
+pub const STAMPS_IN_FLIGHT: usize = 64;
+
+/// How often a worker looks for transmit timestamps that do not come: after the batch itself, and a
+/// few more, which take an interface longer than it takes to send them. Each look is a system call.
+pub const STAMP_LOOKS: u32 = 8;
+
+/// How long a socket waits for its first transmit timestamp before it asks for another one: an
+/// interface that stamps does so in milliseconds, and one that does not is asked once in this time.
+pub const STAMP_WAIT: Duration = Duration::from_secs(1);
 
 /// Receive buffers that one ring offers to the kernel. The kernel takes some 32 datagrams of one
 /// socket at a time, and leaves the others in the socket's own buffer until it is asked again, so
@@ -383,6 +414,7 @@ const _: () = assert!(
     DATAGRAM_BYTES.is_multiple_of(64) && (DATAGRAM_BYTES / 64) % 2 == 1,
     "an odd number of cache lines"
 );
+const _: () = assert!(STAMPS_IN_FLIGHT >= 2 * BATCH_DATAGRAMS);
 const _: () = assert!(URING_BUFFERS.is_power_of_two() && URING_BUFFERS <= 1 << 15);
 const _: () = assert!(URING_SUBMISSIONS > BATCH_DATAGRAMS + SOCKETS_PER_WORKER);
 const _: () = assert!(

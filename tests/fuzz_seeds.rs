@@ -12,6 +12,7 @@ use timeball::cookie::ntskeys;
 use timeball::cookie::ring::KeyRing;
 use timeball::engine::outcome::Outcome;
 use timeball::wire::ke::{Agreement, ErrorCode, Ids, Request, Response};
+use timeball::wire::timestamp::NtpTimestamp;
 
 /// A name and the bytes of one seed.
 type Seed = (String, Vec<u8>);
@@ -38,9 +39,17 @@ fn seeds(target: &str) -> Vec<Seed> {
 #[test]
 fn requests_reach_every_outcome() {
     let outcomes: Vec<Outcome> =
-        seeds("ntp_request").iter().flat_map(|(_, seed)| targets::ntp_request(seed)).collect();
+        seeds("ntp_request").iter().flat_map(|(_, seed)| targets::ntp_request(seed).0).collect();
     for outcome in Outcome::ALL.iter().filter(|&&outcome| outcome != Outcome::Undecided) {
         assert!(outcomes.contains(outcome), "no seed comes to {}", outcome.name());
+    }
+}
+
+#[test]
+fn requests_reach_interleaved_mode() {
+    for (name, seed) in seeds("ntp_request") {
+        let (_, interleaved) = targets::ntp_request(&seed);
+        assert_eq!(interleaved > 0, name.starts_with("interleaved"), "{name}");
     }
 }
 
@@ -152,7 +161,20 @@ fn request_seeds() -> Vec<Seed> {
         ("drop_identifier_doubled".into(), batch(&[&identifier_doubled])),
         ("drop_authenticator".into(), batch(&[&lengths_wrong])),
         ("drop_truncated".into(), truncated),
+        ("interleaved".into(), batch(&[&naming(plain(0x23), 1), &naming(plain(0x23), 3)])),
+        (
+            "interleaved_among_nts".into(),
+            batch(&[&naming(plain(0x23), 1), siv, &naming(plain(0x23), 3), siv_512]),
+        ),
     ]
+}
+
+/// A request that names the reply whose receive timestamp is the time of all seeds with this mark
+/// in its lowest bits.
+fn naming(mut request: Vec<u8>, mark: u64) -> Vec<u8> {
+    let receive = NtpTimestamp::from_unix(1_800_000_000, 250_000_000).to_bits() | mark;
+    request[24..32].copy_from_slice(&receive.to_be_bytes());
+    request
 }
 
 fn response_seeds() -> Vec<Seed> {

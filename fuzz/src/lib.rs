@@ -30,13 +30,21 @@ use timeball::wire::timestamp::NtpTimestamp;
 
 /// A batch for the engine: each datagram is led by two bytes, its length in the low 13 bits. Bit
 /// 15 says that the kernel cut it off, bit 14 that it came from port 123, bit 13 that it is what
-/// an authentic request encloses, encrypted. Returns what has become of each.
+/// an authentic request encloses, encrypted. The batch comes twice, so that a request can name a
+/// reply of the first time. Returns what has become of each datagram, and how many replies were in
+/// interleaved mode.
 ///
 /// # Panics
-/// If a reply is longer than its request, a datagram stays undecided, or a reply is authenticated
-/// whose request is none of [`genuine_requests`].
-pub fn ntp_request(input: &[u8]) -> Vec<Outcome> {
+/// If a reply is longer than its request, a datagram stays undecided, a reply is authenticated
+/// whose request is none of [`genuine_requests`], or the timestamps of a reply are of no mode.
+pub fn ntp_request(input: &[u8]) -> (Vec<Outcome>, u64) {
     let mut world = World::new();
+    let mut outcomes = answer_and_check(&mut world, input);
+    outcomes.extend(answer_and_check(&mut world, input));
+    (outcomes, world.engine.counters().answered_interleaved)
+}
+
+fn answer_and_check(world: &mut World, input: &[u8]) -> Vec<Outcome> {
     let mut packets = split_batch(input);
     let requests: Vec<Vec<u8>> = packets.iter().map(|packet| packet.bytes.clone()).collect();
     let verdicts = world.answer(&mut packets);
@@ -56,6 +64,12 @@ pub fn ntp_request(input: &[u8]) -> Vec<Outcome> {
         let reply = &packet.bytes[..reply_bytes];
         let header = Header::parse(reply).expect("a reply has a header");
         assert!(matches!(header.mode, Mode::Server | Mode::SymmetricPassive));
+        check_timestamps(&Header::parse(request).expect("it was answered"), &header);
+        if let Some(ticket) = verdict.departure {
+            // What the kernel tells may be anything.
+            world.engine.departed(ticket, header.origin_timestamp);
+            world.engine.departed(ticket, NOW.plus(100_000));
+        }
         let is_sealed = matches!(find(reply, Direction::Response), Trailer::Nts(_));
         assert_eq!(is_sealed, verdict.outcome == Outcome::AnsweredNts);
         if is_sealed {
@@ -64,6 +78,17 @@ pub fn ntp_request(input: &[u8]) -> Vec<Outcome> {
         }
     }
     verdicts.iter().map(|verdict| verdict.outcome).collect()
+}
+
+/// The rules of RFC 9769 section 2: which mode a reply is in can be told, and it is basic unless
+/// the request asks for interleaved mode.
+fn check_timestamps(request: &Header, reply: &Header) {
+    assert_ne!(reply.receive_timestamp, reply.transmit_timestamp);
+    let can_be_interleaved = request.version == 4
+        && request.mode == Mode::Client
+        && request.receive_timestamp != request.transmit_timestamp;
+    let is_interleaved = can_be_interleaved && reply.origin_timestamp == request.receive_timestamp;
+    assert!(is_interleaved || reply.origin_timestamp == request.transmit_timestamp);
 }
 
 /// A datagram for a waiting client; the first byte chooses which of [`genuine_replies`] it waits
@@ -189,7 +214,8 @@ impl World {
     fn new() -> Self {
         let mut nonces = NonceGenerator::from_seed(&[7; 32]);
         let keys = KeyRing::generate(Algorithm::AesSivCmac256, |bytes| nonces.fill(bytes));
-        Self { engine: Engine::new(Aead::detect()), keys, nonces }
+        let engine = Engine::new(Aead::detect()).with_interleaved(64, [3, 5]);
+        Self { engine, keys, nonces }
     }
 
     fn answer(&mut self, packets: &mut [Packet]) -> Verdicts {

@@ -104,6 +104,7 @@ fn print_serverstats(stats: &ServerStats, out: &mut dyn Write) -> io::Result<()>
     writeln!(out, "NTP packets received       : {}", stats.ntp_packets_received)?;
     writeln!(out, "NTS-KE connections accepted: {}", stats.nts_ke_connections_accepted)?;
     writeln!(out, "Authenticated NTP packets  : {}", stats.authenticated_ntp_packets)?;
+    writeln!(out, "Interleaved NTP packets    : {}", stats.interleaved_ntp_packets)?;
     let sections = [
         ("Datagrams of NTP", &stats.responder),
         ("Connections of NTS-KE", &stats.key_establishment),

@@ -23,7 +23,9 @@ use crate::config::checked::{
 };
 use crate::config::file::{self, FileError};
 use crate::ke::tls::PairError;
-use crate::limits::{CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT};
+use crate::limits::{
+    CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, INTERLEAVED_ENTRIES_DEFAULT,
+};
 use crate::net::PortChoice;
 use crate::process::certificates::Certificates;
 use crate::process::control::{Control, ControlError};
@@ -155,6 +157,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         cpus,
         port: settings.port,
         busy_poll: settings.udp.busy_poll,
+        interleaved_entries: settings.interleaved_entries,
         clock: settings.clock,
     };
     let confinement = Confinement::new(settings.sandbox, settings.user.as_deref())?;
@@ -234,6 +237,7 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
         udp: UdpOptions::default(),
         workers: WorkerSettings::default(),
         port: PortChoice::default(),
+        interleaved_entries: INTERLEAVED_ENTRIES_DEFAULT,
         clock: ClockSettings::of(source::suggest().map_err(Error::Clock)?),
         ke: Some(KeSettings::new(
             with_port(EMBEDDED_KE_PORT),

@@ -15,6 +15,9 @@ pub trait Clock {
     fn now(&self) -> NtpTimestamp;
     /// The clock's standing when it was last looked at.
     fn state(&self) -> &ClockState;
+    /// The time at this moment by a clock that runs as this one does, slewed alike, but is never
+    /// stepped. When it began is anybody's guess; the distance of the two changes with a step.
+    fn steady(&self) -> NtpTimestamp;
 }
 
 /// What a server says about its clock in every reply (RFC 5905 section 7.3).
@@ -61,6 +64,8 @@ impl ClockState {
 pub struct SimulatedClock {
     /// The time that [`Clock::now`] returns.
     pub now: NtpTimestamp,
+    /// The time that [`Clock::steady`] returns.
+    pub steady: NtpTimestamp,
     /// The state that [`Clock::state`] returns.
     pub state: ClockState,
 }
@@ -79,7 +84,13 @@ impl SimulatedClock {
             dispersion_rate: 1e-6,
             as_of: now,
         };
-        Self { now, state }
+        Self { now, steady: NtpTimestamp::ZERO, state }
+    }
+
+    /// Lets time pass, in units of 2⁻³² s.
+    pub fn advance(&mut self, units: i64) {
+        self.now = self.now.plus(units);
+        self.steady = self.steady.plus(units);
     }
 }
 
@@ -90,6 +101,10 @@ impl Clock for SimulatedClock {
 
     fn state(&self) -> &ClockState {
         &self.state
+    }
+
+    fn steady(&self) -> NtpTimestamp {
+        self.steady
     }
 }
 

@@ -70,6 +70,13 @@ impl Clock for HostClock {
     fn state(&self) -> &ClockState {
         &self.state
     }
+
+    /// `CLOCK_BOOTTIME`. clock_gettime(2): it is "identical to CLOCK_MONOTONIC", which is "affected
+    /// by frequency adjustments" but not by "discontinuous jumps"; it counts suspended time as the
+    /// system clock does.
+    fn steady(&self) -> NtpTimestamp {
+        read(ClockId::Boottime)
+    }
 }
 
 /// `kernel` where the kernel calls its clock synchronised, else `local`.
@@ -79,7 +86,11 @@ pub fn suggest() -> io::Result<Source> {
 }
 
 fn realtime() -> NtpTimestamp {
-    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Realtime);
+    read(ClockId::Realtime)
+}
+
+fn read(clock: ClockId) -> NtpTimestamp {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(clock);
     NtpTimestamp::from_unix(tv_sec, tv_nsec as u32)
 }
 

@@ -1,6 +1,6 @@
 //! The configuration as it holds: every value in range, every default filled in.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,10 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::cpus;
-use super::ke;
 pub use super::ke::{KeSettings, PairFiles};
 use super::raw::{self, ConfigError, Profile, Raw};
+use super::{cpus, interleaved, ke};
 use crate::clock::source::Source;
 use crate::limits::{
     BUSY_POLL_APPLIANCE, BUSY_POLL_MICROSECONDS, CONTROL_MODE_DEFAULT, KERNEL_STRATUM_DEFAULT,
@@ -34,6 +33,8 @@ pub struct Settings {
     pub workers: WorkerSettings,
     /// How datagrams come and go.
     pub port: PortChoice,
+    /// Pairs of timestamps that each worker keeps for interleaved mode; 0 switches it off.
+    pub interleaved_entries: usize,
     /// Where the time comes from.
     pub clock: ClockSettings,
     /// Key establishment; without it the server answers plain NTP only.
@@ -163,8 +164,7 @@ pub fn ntp_port(ntp: &[SocketAddr]) -> u16 {
 
 /// Reads and checks a configuration text.
 pub fn parse(text: &str) -> Result<Settings, ConfigError> {
-    let raw = raw::parse(text)?;
-    check(text, raw)
+    check(text, raw::parse(text)?)
 }
 
 fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
@@ -184,6 +184,7 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         udp: udp(text, &raw.ntp, raw.profile.unwrap_or_default())?,
         workers: workers(text, &raw.ntp)?,
         port: raw.ntp.port.unwrap_or_default(),
+        interleaved_entries: interleaved::entries(text, &raw.interleaved)?,
         clock: clock(text, &raw.clock)?,
         ke: ke::check(text, &raw.ke)?,
         rotation: rotation(text, &raw.keys)?,
@@ -360,7 +361,6 @@ pub fn parse_address(text: &str, default_port: u16) -> Option<SocketAddr> {
 }
 
 pub(super) fn wildcards(port: u16) -> Vec<SocketAddr> {
-    use std::net::{Ipv4Addr, Ipv6Addr};
     vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
 }
 
@@ -372,9 +372,8 @@ mod tests {
     #[test]
     fn the_sample_file_holds_the_defaults() {
         assert_eq!(parse(&sample_file()), parse(""));
-        let sample = sample_file();
         for key in KEYS {
-            assert!(sample.contains(&format!("{} = {}", key.name, key.sample)));
+            assert!(sample_file().contains(&format!("{} = {}", key.name, key.sample)));
         }
     }
 
@@ -465,8 +464,8 @@ mod tests {
         assert_eq!(place(None, None), Ok(vec![0, 1, 4]));
         assert_eq!(place(Some(2), None), Ok(vec![0, 1]));
         assert_eq!(place(Some(4), Some(&[4, 1])), Ok(vec![4, 1, 4, 1]));
-        let error = place(None, Some(&[0, 2])).expect_err("2 is not there");
-        assert!(error.to_string().starts_with("processor 2 of ntp.cpus"));
+        let error = place(None, Some(&[0, 2])).expect_err("2 is not there").to_string();
+        assert!(error.starts_with("processor 2 of ntp.cpus"));
     }
 
     #[test]

@@ -153,6 +153,16 @@ pub const KEYS: &[Key] = &[
         ],
     },
     Key {
+        section: "interleaved",
+        name: "entries",
+        sample: "16384",
+        is_default: true,
+        help: &[
+            "Clients that each worker remembers for interleaved mode (RFC 9769; chrony's xleave),",
+            "16 bytes each, up to 2097152. 0 switches the mode off.",
+        ],
+    },
+    Key {
         section: "clock",
         name: "source",
         sample: "\"kernel\"",

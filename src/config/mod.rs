@@ -4,6 +4,7 @@
 pub mod checked;
 pub mod cpus;
 pub mod file;
+mod interleaved;
 pub mod ke;
 pub mod keys;
 pub mod raw;

@@ -20,6 +20,7 @@ pub struct Raw {
     pub(super) user: Option<String>,
     pub(super) profile: Option<Profile>,
     pub(super) ntp: RawNtp,
+    pub(super) interleaved: RawInterleaved,
     pub(super) clock: RawClock,
     pub(super) ke: RawKe,
     pub(super) keys: RawKeys,
@@ -56,6 +57,13 @@ pub(super) struct RawNtp {
     pub(super) dscp: Option<Spanned<i64>>,
     pub(super) receive_buffer_bytes: Option<Spanned<i64>>,
     pub(super) send_buffer_bytes: Option<Spanned<i64>>,
+}
+
+/// Section `interleaved`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawInterleaved {
+    pub(super) entries: Option<Spanned<i64>>,
 }
 
 /// What the machine is for: it sets the defaults of other keys.

@@ -55,6 +55,9 @@ impl Worker {
         if received > 0 {
             self.answer(port);
         }
+        for departed in port.departed() {
+            self.engine.departed(departed.ticket, departed.at);
+        }
         self.sweep(port, received);
         received
     }

@@ -90,6 +90,7 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         udp,
         workers,
         port,
+        interleaved_entries,
         clock,
         ke,
         rotation,
@@ -112,6 +113,7 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("ntp.workers", workers.count != new.workers.count),
         ("ntp.cpus", workers.cpus != new.workers.cpus),
         ("ntp.port", *port != new.port),
+        ("interleaved.entries", *interleaved_entries != new.interleaved_entries),
         ("clock.source", clock.source != new.clock.source),
         ("clock.stratum", clock.stratum != new.clock.stratum),
         ("control.socket", *socket != new.control.socket),
@@ -158,7 +160,8 @@ mod tests {
                 "state_directory = \"/x\"\n[ntp]\nlisten = [\"::1\"]\nbind_device = \"lo\"\n\
               dscp = 46\nreceive_buffer_bytes = 65536\nsend_buffer_bytes = 65536\n\
               workers = 3\ncpus = \"0\"\n\
-              port = \"uring\"\n[clock]\nsource = \"local\"\nstratum = 4\n\
+              port = \"uring\"\n[interleaved]\nentries = 0\n\
+              [clock]\nsource = \"local\"\nstratum = 4\n\
               [keys]\nrotate = \"external\"\n\
               [control]\nsocket = \"/x/y\"\nmode = \"0660\"\n",
                 vec![
@@ -171,6 +174,7 @@ mod tests {
                     "ntp.workers",
                     "ntp.cpus",
                     "ntp.port",
+                    "interleaved.entries",
                     "clock.source",
                     "clock.stratum",
                     "control.socket",

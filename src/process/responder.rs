@@ -63,6 +63,7 @@ pub fn run(
             cpu,
             port: start.port,
             busy_poll: start.busy_poll,
+            interleaved_entries: start.interleaved_entries,
             sockets: sockets.by_ref().take(sockets_per_worker).collect(),
             wake,
             clock: start.clock,
@@ -128,6 +129,7 @@ struct Duty {
     cpu: usize,
     port: PortChoice,
     busy_poll: Duration,
+    interleaved_entries: usize,
     sockets: Vec<UdpSocket>,
     wake: OwnedFd,
     clock: ClockSettings,
@@ -177,7 +179,7 @@ impl Drop for AbortOnPanic {
 /// Prepares a worker, says that it is ready, and runs its loop.
 fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleError> {
     let Duty { sockets, wake, stop, port, busy_poll, clock, keys, stats, pulse, go, .. } = duty;
-    let mut worker = prepare(clock, keys, &stats)?;
+    let mut worker = prepare(clock, duty.interleaved_entries, keys, &stats)?;
     // The one place where ports differ: the loop is made for each.
     match port {
         PortChoice::Auto | PortChoice::Mmsg => {
@@ -198,15 +200,26 @@ fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleEr
     Ok(())
 }
 
-fn prepare(clock: ClockSettings, keys: SharedRing, stats: &OwnedFd) -> Result<Worker, RoleError> {
+fn prepare(
+    clock: ClockSettings,
+    interleaved_entries: usize,
+    keys: SharedRing,
+    stats: &OwnedFd,
+) -> Result<Worker, RoleError> {
     let stats = attach_stats(stats)?;
     let mut aead = Aead::detect();
     self_test(&mut aead).map_err(|error| RoleError::new("refusing to start", error))?;
-    let nonces = NonceGenerator::new()
+    let mut nonces = NonceGenerator::new()
         .map_err(|error| RoleError::new("the kernel gives no random numbers", error))?;
     let clock = HostClock::new(clock.source, clock.stratum)
         .map_err(|error| RoleError::new("cannot read the clock (adjtimex)", error))?;
-    Ok(Worker::new(Engine::new(aead), clock, keys, nonces, stats))
+    let secret = [0; 2].map(|_| {
+        let mut word = [0; 8];
+        nonces.fill(&mut word);
+        u64::from_ne_bytes(word)
+    });
+    let engine = Engine::new(aead).with_interleaved(interleaved_entries, secret);
+    Ok(Worker::new(engine, clock, keys, nonces, stats))
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub struct ResponderStart {
     pub port: PortChoice,
     /// How long a worker polls before it sleeps.
     pub busy_poll: Duration,
+    /// Pairs of timestamps that each worker keeps for interleaved mode.
+    pub interleaved_entries: usize,
     /// Where the time comes from.
     pub clock: ClockSettings,
 }

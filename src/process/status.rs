@@ -144,7 +144,7 @@ impl CertificateStatus {
     }
 }
 
-/// Totals since the supervisor started. The first three have the names and the meaning of chrony's
+/// Totals since the supervisor started. The first four have the names and the meaning of chrony's
 /// `serverstats` (chronyc(1)).
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ServerStats {
@@ -154,6 +154,8 @@ pub struct ServerStats {
     pub nts_ke_connections_accepted: u64,
     /// Requests that were authenticated.
     pub authenticated_ntp_packets: u64,
+    /// Requests that were answered in interleaved mode.
+    pub interleaved_ntp_packets: u64,
     /// What became of the datagrams, of all workers.
     pub responder: BTreeMap<String, u64>,
     /// What became of the connections, of all processes.
@@ -171,6 +173,7 @@ impl ServerStats {
             ntp_packets_received: of(&responder, &["answered_plain", "answered_nts", "nts_nak"]),
             nts_ke_connections_accepted: of(&key_establishment, &["accepted"]),
             authenticated_ntp_packets: of(&responder, &["answered_nts"]),
+            interleaved_ntp_packets: of(&responder, &["answered_interleaved"]),
             responder,
             key_establishment,
         }

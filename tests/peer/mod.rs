@@ -200,10 +200,15 @@ impl Chronyd {
 
     /// A client that polls 16 times a second.
     pub fn client(ke_port: u16, certificate: &Path) -> Self {
+        Self::client_with(&format!("nts ntsport {ke_port}"), certificate)
+    }
+
+    /// The same with these options of its server.
+    pub fn client_with(options: &str, certificate: &Path) -> Self {
         let certificate = std::fs::read(certificate).expect("readable");
         Self::start(
             &format!(
-                "server 127.0.0.1 nts ntsport {ke_port} minpoll -4 maxpoll -4 iburst\n\
+                "server 127.0.0.1 {options} minpoll -4 maxpoll -4 iburst\n\
                  port 0\nnosystemcert\nntstrustedcerts DIR/cert.pem"
             ),
             &[("cert.pem", &certificate)],
