@@ -432,28 +432,17 @@ fn impossible_lengths_fail_a_client_too() {
             (Algorithm::AesSivCmac256, 32, 16, 15),
             (Algorithm::Aes128GcmSiv, 16, 16, 120),
         ] {
-            let (key, nonce, data) = (vec![1; key_bytes], vec![2; nonce_bytes], [3; 84]);
-            let mut text = vec![0xee; text_bytes];
-            let mut jobs = [ReplyOpen {
-                algorithm,
-                key: &key,
-                nonce: &nonce,
-                associated_data: &data,
-                sealed: &mut text,
-                passed: true,
-            }];
-            aead.open_replies(&mut jobs);
-            assert!(!jobs[0].passed);
-            assert!(text.iter().all(|byte| *byte == 0));
+            let (key, nonce) = (&vec![1; key_bytes], &vec![2; nonce_bytes]);
+            let (associated_data, mut text) = (&[3; 84], vec![0xee; text_bytes]);
+            let (sealed, passed) = (&mut text[..], true);
+            let mut job = ReplyOpen { algorithm, key, nonce, associated_data, sealed, passed };
+            aead.open_replies(slice::from_mut(&mut job));
+            assert!(!job.passed && job.sealed.iter().all(|byte| *byte == 0));
             text.fill(0xee);
-            aead.seal_requests(&mut [RequestSeal {
-                algorithm,
-                key: &key,
-                nonce: &nonce,
-                associated_data: &data,
-                tag: &mut text,
-            }]);
-            assert!(text.iter().all(|byte| *byte == 0), "no tag of another length");
+            let tag = &mut text[..];
+            let mut job = RequestSeal { algorithm, key, nonce, associated_data, tag };
+            aead.seal_requests(slice::from_mut(&mut job));
+            assert!(job.tag.iter().all(|byte| *byte == 0), "no tag of another length");
         }
     }
 }
