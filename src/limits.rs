@@ -83,6 +83,48 @@ pub const KERNEL_DISPERSION_RATE: f64 = 500e-6;
 /// Growth of the error bound in `local` mode between looks, seconds per second: PHI of RFC 5905.
 pub const LOCAL_DISPERSION_RATE: f64 = 15e-6;
 
+/// How long the last word of a source is good for, unless configured. The source's own growth of
+/// the error bound, some parts per million, comes to about 10 ms in that time.
+pub const CLOCK_HOLDOVER_DEFAULT: Duration = Duration::from_secs(3600);
+
+/// What can be configured: at the least one poll of the source that goes unanswered, at the most
+/// what a quartz clock takes to be off by a second.
+pub const CLOCK_HOLDOVER: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(2)..=Duration::from_secs(7 * 86_400);
+
+/// By how much chronyd's reply and its report may differ beyond what the round trip explains, in
+/// seconds. A busy machine delays one way of a query on loopback by some milliseconds, and the
+/// fastest slew moves the clock by 0.1 s in a second. A daemon of another clock is off by more.
+pub const FOLLOW_AGREEMENT_SECONDS: f64 = 0.1;
+
+/// By how much the time of a followed daemon without a report may be off the system's, in seconds.
+/// Daemons slew up to 0.128 s (ntpd's step threshold) and step beyond, or slew for long.
+pub const FOLLOW_OFF_SECONDS: f64 = 0.5;
+
+/// Growth of the error bound of a followed daemon without a report, seconds per second: PHI of
+/// RFC 5905.
+pub const FOLLOW_DISPERSION_RATE: f64 = 15e-6;
+
+/// The fastest slew, seconds per second: chronyd's `maxslewrate` is 1/12 by default, the kernel's
+/// limit 0.1.
+pub const FOLLOW_SLEW_RATE_MAX: f64 = 0.1;
+
+/// Corrections further apart say nothing about the rate of a slew.
+pub const FOLLOW_CORRECTION_AGE_MAX: Duration = Duration::from_secs(4);
+
+/// How long a followed daemon may take to answer: on loopback it takes a millisecond, on a busy
+/// machine some more. Within a look's interval, so that one is judged before the next.
+pub const FOLLOW_ANSWER_WAIT: Duration = Duration::from_millis(250);
+
+/// Longest answer that is read from a followed daemon, in bytes: more than any that is good.
+pub const FOLLOW_ANSWER_BYTES: usize = 256;
+
+/// The smallest step of the clock that is told from two readings of different clocks, in seconds.
+pub const CLOCK_STEP_MIN_SECONDS: f64 = 1e-3;
+
+/// Readings of the two clocks, if the process is kept from running between them.
+pub const MOMENT_ATTEMPTS: usize = 8;
+
 /// Readings of the clock that measure its precision: enough to meet an undisturbed pair.
 pub const PRECISION_READINGS: usize = 1000;
 

@@ -8,12 +8,15 @@ mod backends;
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 pub use backends::aead_backends;
 
 use timeball::aead::{Aead, Algorithm, NonceGenerator, TAG_BYTES, seal_one};
 use timeball::client::{Association, Pending, ResponseError};
 use timeball::clock::SimulatedClock;
+use timeball::clock::follow::{Answer, Follower, Sample};
+use timeball::clock::record::Moment;
 use timeball::cookie::format::{self, ClientKeys, cookie_bytes};
 use timeball::cookie::ntskeys as key_file;
 use timeball::cookie::ring::KeyRing;
@@ -23,6 +26,7 @@ use timeball::engine::outcome::Outcome;
 use timeball::limits::{
     BATCH_DATAGRAMS, COOKIES_PER_REPLY, DATAGRAM_BYTES, KE_REQUEST_BYTES_MAX, NTP_PORT,
 };
+use timeball::wire::candm::parse_tracking;
 use timeball::wire::ke::{Progress, Records, Request, RequestError, Response, Scanner};
 use timeball::wire::ntp::{Header, Mode};
 use timeball::wire::nts::{AuthenticatorLayout, Direction, Trailer, find};
@@ -170,6 +174,48 @@ pub fn ntskeys(input: &[u8]) -> bool {
     }
     assert_eq!(*key_file::emit(&again.ring, again.age_seconds), *text);
     true
+}
+
+/// What a followed daemon may answer: four bytes of a sequence, then a datagram that is taken for
+/// chronyd's tracking report and for the reply to an NTP query. Returns whether it is either, and
+/// whether clients would follow it.
+///
+/// # Panics
+/// If clients are told what cannot be: a stratum or an error bound that does not stand on the wire,
+/// or a reference time with a fraction.
+pub fn tracking(input: &[u8]) -> (bool, bool) {
+    let Some((sequence, answer)) = input.split_first_chunk() else { return (false, false) };
+    let since_boot = Duration::from_secs(1000);
+    let now = Moment { system: NOW, since_boot };
+    let sent = Moment { system: NOW.before(Duration::from_millis(1)), since_boot };
+    let word = |said| Answer::Word(said, now);
+    let tracking = parse_tracking(answer, u32::from_be_bytes(*sequence)).ok().map(word);
+    let origin = Header::parse(answer).map_or(NtpTimestamp::ZERO, |it| it.origin_timestamp);
+    let sample =
+        Sample::new(answer, origin, sent, now).ok().map(|sample| Answer::Word(sample, now));
+    let is_any = tracking.is_some() || sample.is_some();
+    let mut follower = Follower::new(Duration::from_secs(3600));
+    let mut is_followed = false;
+    // Twice: the second word has one before it.
+    for _ in 0..2 {
+        let judgement = follower.judge(tracking.as_ref(), sample.as_ref(), None);
+        let Some(record) = judgement.record else { continue };
+        for seconds in [0, 1, 3600, 3601] {
+            let then = Moment {
+                system: NOW.plus(seconds << 32),
+                since_boot: since_boot + Duration::from_secs(seconds as u64),
+            };
+            let state = record.state_at(then, -20);
+            assert_eq!(state.is_synchronised(), (1..=15).contains(&state.stratum));
+            assert!(state.root_dispersion_seconds >= 0.0 && state.dispersion_rate >= 0.0);
+            assert!(state.correction_seconds.is_finite());
+            assert_eq!(state.reference_timestamp.to_bits() as u32, 0);
+            assert!(state.root_dispersion(then.system) >= state.root_dispersion(now.system));
+            let _ = state.correction(then.system);
+            is_followed |= state.is_synchronised();
+        }
+    }
+    (is_any, is_followed)
 }
 
 /// Requests that a server with the keys of this file answers with authentication: each AEAD of a

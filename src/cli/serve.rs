@@ -16,11 +16,12 @@ use super::{EXIT_FAILURE, EXIT_USAGE, fail};
 use crate::aead::NonceGenerator;
 use crate::certificate::describe::{Description, describe};
 use crate::certificate::{MakeError, WriteError, self_signed};
-use crate::clock::source;
+use crate::clock::source::{self, Source};
 use crate::config::checked::{
-    ClockSettings, ControlSettings, KeSettings, KeyRotation, PairFiles, Sandbox, Settings,
-    UnavailableCpu, WorkerSettings,
+    ControlSettings, KeSettings, KeyRotation, PairFiles, Sandbox, Settings, UnavailableCpu,
+    WorkerSettings,
 };
+use crate::config::clock::{ChronydAddress, ClockSettings};
 use crate::config::file::{self, FileError};
 use crate::ke::tls::PairError;
 use crate::limits::{
@@ -28,6 +29,7 @@ use crate::limits::{
 };
 use crate::net::PortChoice;
 use crate::process::certificates::Certificates;
+use crate::process::chronyd_socket::ChronydSocket;
 use crate::process::control::{Control, ControlError};
 use crate::process::key_keeper::{KeeperError, KeyKeeper};
 use crate::process::pages::Pages;
@@ -158,11 +160,21 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         port: settings.port,
         busy_poll: settings.udp.busy_poll,
         interleaved_entries: settings.interleaved_entries,
-        clock: settings.clock,
     };
     let confinement = Confinement::new(settings.sandbox, settings.user.as_deref())?;
     // The control socket is removed at the end, wherever it is.
-    confinement.confine_supervisor(&settings.state_directory, control.directory())?;
+    let chronyd = match &settings.clock.chronyd {
+        Some(ChronydAddress::Unix(path)) if settings.clock.source == Source::Follow => {
+            Some(ChronydSocket::new(path))
+        }
+        _ => None,
+    };
+    let sockets_directory = chronyd.as_ref().map(ChronydSocket::directory);
+    confinement.confine_supervisor(
+        &settings.state_directory,
+        control.directory(),
+        sockets_directory,
+    )?;
     let configuration = arguments.config.clone();
     let server = Server {
         settings,
@@ -170,6 +182,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         sockets,
         pages,
         control,
+        chronyd,
         confinement,
         responder,
         certificates,

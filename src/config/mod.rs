@@ -2,6 +2,7 @@
 //! sample file, the error messages and the manual come from.
 
 pub mod checked;
+pub mod clock;
 pub mod cpus;
 pub mod file;
 mod interleaved;

@@ -81,6 +81,9 @@ pub(super) enum Profile {
 pub(super) struct RawClock {
     pub(super) source: Option<Source>,
     pub(super) stratum: Option<Spanned<i64>>,
+    pub(super) holdover: Option<Spanned<Interval>>,
+    pub(super) follow: Option<Spanned<String>>,
+    pub(super) chronyd: Option<Spanned<String>>,
 }
 
 /// Section `ke`.

@@ -75,6 +75,9 @@ pub(super) struct Pairs {
     multipliers: [u64; 2],
     /// The clock's lead over its steady companion when pairs were used last.
     lead: Option<i64>,
+    /// What true time was ahead of the system's then. Pairs are in true time, the kernel's stamps
+    /// in the system's; they come a batch or two later, in which a correction hardly changes.
+    correction: i64,
 }
 
 /// Pairs by place, two cache lines. A free place has the receive timestamp zero, which is none of
@@ -104,6 +107,7 @@ impl Pairs {
             // Odd, so that no bit of an address is lost.
             multipliers: secret.map(|word| word | 1),
             lead: None,
+            correction: 0,
         }
     }
 
@@ -122,6 +126,7 @@ impl Pairs {
     #[cold]
     #[inline(never)]
     pub(super) fn follow<C: Clock>(&mut self, now: NtpTimestamp, clock: &C) -> bool {
+        self.correction = clock.state().correction(now);
         let lead = now.seconds_since(clock.steady());
         let before = self.lead.replace(lead);
         let is_stepped =
@@ -162,13 +167,14 @@ impl Pairs {
         }
     }
 
-    /// The reply with this ticket left at `at`, by the kernel's word. It came too late if the pair
+    /// The reply with this ticket left at `at` in the system's time, by the kernel's word. It came too late if the pair
     /// was used or overwritten meanwhile.
     pub(super) fn departed(&mut self, ticket: Ticket, at: NtpTimestamp) {
         let place = ticket.place();
         let Some(bucket) = self.buckets.get_mut(place / BUCKET_PAIRS) else { return };
         let place = place % BUCKET_PAIRS;
         let receive = bucket.receive[place];
+        let at = at.plus(self.correction);
         let is_plausible = (1..INTERLEAVED_DEPARTURE_MAX).contains(&at.seconds_since(receive));
         if ticket.is_of(receive) && is_plausible {
             bucket.transmit[place] = transmit_timestamp(at, receive);

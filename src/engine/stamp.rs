@@ -24,17 +24,20 @@ pub(super) fn stamp<C: Clock>(
     let root_dispersion = state.root_dispersion(now);
     let mut can_use_pairs = None;
     let mut interleaved = 0;
+    // One for the whole batch: arrival stays before departure, however the correction changes.
+    let correction = state.correction(now);
     for (datagram, verdict) in batch.iter_mut().zip(verdicts) {
         if verdict.reply_bytes == 0 {
             continue;
         }
-        let departure = schedule.departure(places.next().expect("it was counted"));
+        let place = places.next().expect("it was counted");
+        let departure = schedule.departure(place).plus(correction);
         let Some((header_bytes, _)) = datagram.bytes.split_first_chunk_mut::<HEADER_BYTES>() else {
             debug_assert!(false, "a datagram that gets a reply has a header");
             continue;
         };
         let Some(request) = Header::parse(header_bytes) else { continue };
-        let arrival = datagram.arrival;
+        let arrival = datagram.arrival.plus(correction);
         let is_nak = verdict.outcome == Outcome::NtsNak;
         let mut times = Timestamps::basic(&request, arrival, departure);
         if pairs.concern(&request)

@@ -19,8 +19,7 @@ use super::sandbox::Filter;
 use super::signals::stop_on_signals;
 use super::start::{Order, Report, ResponderStart, RoleError};
 use crate::aead::{Aead, NonceGenerator, self_test};
-use crate::clock::source::HostClock;
-use crate::config::checked::ClockSettings;
+use crate::clock::host::HostClock;
 use crate::engine::Engine;
 use crate::limits::WORKER_HANGS_AFTER;
 use crate::net::PortChoice;
@@ -32,8 +31,8 @@ use crate::page::key::SharedRing;
 /// Serves until SIGTERM. In this order:
 ///
 /// 1. signals are caught,
-/// 2. each worker starts on its processor, reads the keys, lets the cryptography prove itself and
-///    looks at the clock,
+/// 2. each worker starts on its processor, reads the keys and the clock's page, and lets the
+///    cryptography prove itself,
 /// 3. when all of them are ready the filter of system calls holds,
 /// 4. the supervisor is told, and the loops run; this thread answers the supervisor.
 pub fn run(
@@ -66,7 +65,7 @@ pub fn run(
             interleaved_entries: start.interleaved_entries,
             sockets: sockets.by_ref().take(sockets_per_worker).collect(),
             wake,
-            clock: start.clock,
+            clock: pages.clock()?,
             keys: pages.ring()?,
             stats,
             stop: Arc::clone(&stop),
@@ -104,7 +103,7 @@ fn obey(link: &Link, wake: &OwnedFd, stop: &AtomicBool, pulses: &[Arc<Pulse>]) {
                 link.report(&Report::Pong);
             }
             // A worker hangs: no answer says so.
-            Ok(Some(Order::Ping | Order::Adopt(_))) => {}
+            Ok(Some(Order::Ping | Order::Adopt(_) | Order::AskChronyd(_))) => {}
             Ok(None) | Err(_) => {
                 let _ = kill_process(getpid(), Signal::TERM);
                 return;
@@ -132,7 +131,7 @@ struct Duty {
     interleaved_entries: usize,
     sockets: Vec<UdpSocket>,
     wake: OwnedFd,
-    clock: ClockSettings,
+    clock: HostClock,
     keys: SharedRing,
     /// The worker's page of counters.
     stats: OwnedFd,
@@ -201,7 +200,7 @@ fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleEr
 }
 
 fn prepare(
-    clock: ClockSettings,
+    clock: HostClock,
     interleaved_entries: usize,
     keys: SharedRing,
     stats: &OwnedFd,
@@ -211,8 +210,6 @@ fn prepare(
     self_test(&mut aead).map_err(|error| RoleError::new("refusing to start", error))?;
     let mut nonces = NonceGenerator::new()
         .map_err(|error| RoleError::new("the kernel gives no random numbers", error))?;
-    let clock = HostClock::new(clock.source, clock.stratum)
-        .map_err(|error| RoleError::new("cannot read the clock (adjtimex)", error))?;
     let secret = [0; 2].map(|_| {
         let mut word = [0; 8];
         nonces.fill(&mut word);
