@@ -326,7 +326,8 @@ fn a_batch_of_interleaved_replies_on_a_socket_with_a_past() {
             vec![socket]
         },
         |rig| {
-            let mut clients: Vec<(UdpSocket, InterleavedClient)> = (0..20)
+            // As many as a bucket of pairs holds: more from one address might lose pairs by chance.
+            let mut clients: Vec<(UdpSocket, InterleavedClient)> = (0..8)
                 .map(|_| (udp_client(rig.addresses[0]), InterleavedClient::default()))
                 .collect();
             for round in 0..10 {
@@ -343,7 +344,7 @@ fn a_batch_of_interleaved_replies_on_a_socket_with_a_past() {
             let counters = rig.counters();
             // In the first batch that asks the number is not known, so one reply does. In the first
             // round none does.
-            assert!((161..=180).contains(&counters.transmit_timestamps), "{counters:?}");
+            assert!((65..=72).contains(&counters.transmit_timestamps), "{counters:?}");
             let expected = PortCounters { transmit_timestamps: 0, ..counters };
             assert_eq!(expected, PortCounters::default(), "no strays, and none is missing");
         },
