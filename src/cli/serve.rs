@@ -24,8 +24,8 @@ use crate::config::checked::{
 use crate::config::file::{self, FileError};
 use crate::ke::tls::PairError;
 use crate::limits::{
-    CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, KE_CONNECTIONS_DEFAULT,
-    KE_TIMEOUT_DEFAULT,
+    CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, EMBEDDED_OBSERVE_PORT,
+    KE_CONNECTIONS_DEFAULT, KE_TIMEOUT_DEFAULT,
 };
 use crate::net::PortChoice;
 use crate::process::certificates::Certificates;
@@ -34,7 +34,7 @@ use crate::process::key_keeper::{KeeperError, KeyKeeper};
 use crate::process::pages::Pages;
 use crate::process::sandbox::{Confinement, SandboxError};
 use crate::process::service_manager;
-use crate::process::sockets::{SocketError, Sockets};
+use crate::process::sockets::{Addresses, SocketError, Sockets};
 use crate::process::start::ResponderStart;
 use crate::process::supervisor::{ServeError, Server};
 use crate::sys::boottime::since_boot;
@@ -133,9 +133,13 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     let certificates = ke.map(|ke| Certificates::read(&ke.certificates)).transpose()?;
     let available = available_cpus();
     let cpus = settings.workers.place(&available)?;
-    let ke_listen = ke.map_or(&[][..], |ke| &ke.listen);
     let udp = &settings.udp;
-    let sockets = Sockets::open(&settings.ntp_listen, udp, cpus.len(), ke_listen, activated)?;
+    let addresses = Addresses {
+        ntp: &settings.ntp_listen,
+        ke: ke.map_or(&[][..], |ke| &ke.listen),
+        observe: settings.observe_listen,
+    };
+    let sockets = Sockets::open(addresses, udp, cpus.len(), activated)?;
     warn_of_capped_buffers(&sockets, udp);
     if !udp.busy_poll.is_zero() && !sockets.are_polled() {
         eprintln!(
@@ -144,6 +148,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
              capability, or set ntp.busy_poll_microseconds = 0"
         );
     }
+    warn_of_open_observer(settings.observe_listen);
     steer(&sockets, &mut random);
     let ke_processes = ke.map_or(0, |ke| ke.processes(available.len()));
     let first =
@@ -204,6 +209,15 @@ fn warn_of_capped_buffers(sockets: &Sockets, options: &UdpOptions) {
     );
 }
 
+fn warn_of_open_observer(listen: Option<SocketAddr>) {
+    if let Some(address) = listen.filter(|address| !address.ip().is_loopback()) {
+        eprintln!(
+            "timeball: warning: observe.listen is {address}, where whoever reaches it sees how the \
+             server fares; use 127.0.0.1, or let a firewall admit whom it is for"
+        );
+    }
+}
+
 fn steer(sockets: &Sockets, random: &mut NonceGenerator) {
     let mut multiplier = [0; 4];
     random.fill(&mut multiplier);
@@ -248,6 +262,7 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
         }),
         rotation: KeyRotation::default(),
         control: ControlSettings::default(),
+        observe_listen: Some((Ipv4Addr::LOCALHOST, EMBEDDED_OBSERVE_PORT).into()),
         sandbox: Sandbox::default(),
         user: None,
     })

@@ -3,39 +3,50 @@
 use super::batch::{Lanes, Verdicts};
 use super::outcome::Outcome;
 use super::renew::Renewed;
+use super::unlock::Unlocked;
 
 /// Totals of one engine since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     outcomes: [u64; Outcome::ALL.len()],
+    /// Cookies of requests that were opened, whether or not their client had sent them.
+    pub cookies_opened: u64,
     /// Cookies handed out in replies.
     pub cookies_issued: u64,
 }
 
 impl Counters {
-    pub(super) fn count(&mut self, verdicts: &Verdicts, renewed: &Lanes<Renewed>) {
+    pub(super) fn count(
+        &mut self,
+        verdicts: &Verdicts,
+        unlocked: &Lanes<Unlocked>,
+        renewed: &Lanes<Renewed>,
+    ) {
         for verdict in verdicts {
             self.outcomes[verdict.outcome as usize] += 1;
         }
+        self.cookies_opened += unlocked.len() as u64;
         for lane in renewed {
             self.cookies_issued += lane.cookies() as u64;
         }
     }
 
     /// Names of all counters, in the order of [`Counters::values`].
-    pub const NAMES: [&'static str; Outcome::ALL.len() + 1] = {
-        let mut names = ["cookies_issued"; Outcome::ALL.len() + 1];
+    pub const NAMES: [&'static str; Outcome::ALL.len() + 2] = {
+        let mut names = [""; Outcome::ALL.len() + 2];
         let mut place = 0;
         while place < Outcome::ALL.len() {
             names[place] = Outcome::ALL[place].name();
             place += 1;
         }
+        names[place] = "cookies_opened";
+        names[place + 1] = "cookies_issued";
         names
     };
 
     /// The totals.
     pub fn values(&self) -> impl Iterator<Item = u64> {
-        self.outcomes.iter().copied().chain([self.cookies_issued])
+        self.outcomes.iter().copied().chain([self.cookies_opened, self.cookies_issued])
     }
 
     /// How often this outcome came about.

@@ -120,7 +120,7 @@ impl Engine {
         seal::seal(renewed, batch, crypto);
         observer.done(Stage::Seal);
 
-        counters.count(&verdicts, renewed);
+        counters.count(&verdicts, unlocked, renewed);
         verdicts
     }
 

@@ -7,6 +7,7 @@
 //!   (`seqlock`). [`key`] is the ring of master keys in this form.
 //! - [`stats`]: counters, each a word of its own; they are never torn and need no more.
 
+pub mod histogram;
 pub mod key;
 mod seqlock;
 pub mod stats;

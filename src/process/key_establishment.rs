@@ -98,6 +98,7 @@ fn serve(
                     Ok(()) => link.report(&Report::Adopted),
                     Err(error) => link.report(&Report::Refused(error.to_string())),
                 },
+                Order::Inform(_) => {}
             }
         }
     }

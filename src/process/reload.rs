@@ -83,6 +83,7 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ke,
         rotation,
         control,
+        observe_listen,
         sandbox,
         user,
     } = old;
@@ -105,6 +106,7 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("clock.stratum", clock.stratum != new.clock.stratum),
         ("control.socket", *socket != new.control.socket),
         ("control.mode", *mode != new.control.mode),
+        ("observe.listen", *observe_listen != new.observe_listen),
         ("keys.rotate", !is_same_maker(*rotation, new.rotation)),
     ];
     match (ke, &new.ke) {
@@ -149,7 +151,8 @@ mod tests {
               workers = 3\ncpus = \"0\"\n\
               port = \"uring\"\n[clock]\nsource = \"local\"\nstratum = 4\n\
               [keys]\nrotate = \"external\"\n\
-              [control]\nsocket = \"/x/y\"\nmode = \"0660\"\n",
+              [control]\nsocket = \"/x/y\"\nmode = \"0660\"\n\
+              [observe]\nlisten = \"::1\"\n",
                 vec![
                     "state_directory",
                     "ntp.listen",
@@ -164,6 +167,7 @@ mod tests {
                     "clock.stratum",
                     "control.socket",
                     "control.mode",
+                    "observe.listen",
                     "keys.rotate",
                     "ke.certificate (key establishment on or off)",
                 ],

@@ -7,6 +7,8 @@ pub enum Role {
     Responder,
     /// NTS key establishment.
     KeyEstablishment,
+    /// Shows how the server fares.
+    Observer,
 }
 
 impl Role {
@@ -15,6 +17,7 @@ impl Role {
         match self {
             Self::Responder => "responder",
             Self::KeyEstablishment => "key-establishment",
+            Self::Observer => "observer",
         }
     }
 
@@ -23,6 +26,7 @@ impl Role {
         match self {
             Self::Responder => "responder",
             Self::KeyEstablishment => "key establishment",
+            Self::Observer => "observer",
         }
     }
 }

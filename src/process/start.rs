@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::certificates::PairText;
+use super::status::Status;
 use crate::config::checked::ClockSettings;
 use crate::net::PortChoice;
 
@@ -44,6 +45,14 @@ pub struct KeyEstablishmentTerms {
     pub timeout_seconds: f64,
 }
 
+/// What the observer needs beside its listener.
+#[derive(Serialize, Deserialize)]
+pub struct ObserverStart {
+    /// How many of its pages are those of workers, which come first; the others are those of key
+    /// establishment.
+    pub workers: usize,
+}
+
 /// What the supervisor tells a running role.
 #[derive(Serialize, Deserialize)]
 pub enum Order {
@@ -51,6 +60,8 @@ pub enum Order {
     Ping,
     /// Go on with these terms.
     Adopt(Box<KeyEstablishmentTerms>),
+    /// How the server stands now; to be answered as a ping is.
+    Inform(Box<Status>),
 }
 
 /// What a role tells the supervisor.

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod load;
+mod observer;
 mod system;
 
 use std::collections::BTreeMap;
@@ -44,7 +45,7 @@ struct Fault {
     happen: fn() -> Seen,
 }
 
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 17] = [
     Fault {
         name: "ke_process_killed",
         note: "kill -9 of one of three; its own handshakes end",
@@ -74,6 +75,16 @@ const FAULTS: [Fault; 15] = [
         name: "ke_process_hangs",
         note: "SIGSTOP of one, kill -9 of another and of the responder, SIGTERM",
         happen: ke_process_hangs,
+    },
+    Fault {
+        name: "observer_killed",
+        note: "kill -9 three times",
+        happen: observer::observer_killed,
+    },
+    Fault {
+        name: "observer_hangs",
+        note: "SIGSTOP; the supervisor ends it and starts another",
+        happen: observer::observer_hangs,
     },
     Fault {
         name: "supervisor_killed",

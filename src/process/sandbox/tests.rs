@@ -17,7 +17,10 @@ use super::*;
 /// Set in the process that is confined: the role and the call, by their places in the tables.
 const VICTIM: &str = "TIMEBALL_TEST_SANDBOX";
 
-const ROLES: [Role; 2] = [Role::Responder, Role::KeyEstablishment];
+const ROLES: [Role; 3] = [Role::Responder, Role::KeyEstablishment, Role::Observer];
+
+/// Those to which strangers make connections.
+const LISTENERS: &[Role] = &[Role::KeyEstablishment, Role::Observer];
 
 /// What is open before the sandbox closes.
 struct Opened {
@@ -34,8 +37,8 @@ const CALLS: &[Call] = &[
     ("say something", |_| eprintln!("at {:?}", Instant::now()), &ROLES),
     ("look for itself", |_| _ = test_kill_process(getpid()), &ROLES),
     ("read the clock", |_| drop(crate::sys::adjtimex::read()), &[Role::Responder]),
-    ("accept a connection", |open| drop(open.tcp.accept()), &[Role::KeyEstablishment]),
-    ("receive", |open| drop(open.udp.recv(&mut [0])), &[Role::KeyEstablishment]),
+    ("accept a connection", |open| drop(open.tcp.accept()), LISTENERS),
+    ("receive", |open| drop(open.udp.recv(&mut [0])), LISTENERS),
     ("open a file", |_| drop(File::open("/etc/passwd")), &[]),
     ("list a directory", |_| drop(std::fs::read_dir("/")), &[]),
     ("open a socket", |_| drop(UdpSocket::bind("127.0.0.1:0")), &[]),
