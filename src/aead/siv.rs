@@ -1,6 +1,6 @@
 //! AES-SIV-CMAC-256 for a group of lanes, written once over [`Lanes`].
 //!
-//! A lane is one message; a group is up to 16 messages of one shape, in `N` registers of one
+//! A lane is one message; a group is up to 32 messages of one shape, in `N` registers of one
 //! block a lane. All keys but a master key differ from lane to lane.
 //!
 //! ```text

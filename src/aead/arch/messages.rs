@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 
 use super::{BLOCK_BYTES, Lanes};
 
-/// Lanes that a group has at most: four 512-bit registers, eight 256-bit ones.
-pub(in super::super) const LANES_MAX: usize = 16;
+/// Lanes that a group has at most: eight 512-bit registers.
+pub(in super::super) const LANES_MAX: usize = 32;
 
 /// Bytes of the spare message that lanes without a message write to. Longest message to write.
 pub(in super::super) const SPARE_BYTES: usize = 1024;

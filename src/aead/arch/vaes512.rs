@@ -33,7 +33,7 @@ pub(in super::super) struct Blocks512(__m512i);
 impl Lanes for Blocks512 {
     type Token = Vaes512;
     const WIDTH: usize = 4;
-    const VECTORS: usize = 4;
+    const VECTORS: usize = 8;
     const STATES: usize = 16;
 
     #[inline(always)]
