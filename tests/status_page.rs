@@ -91,7 +91,7 @@ fn the_page_draws_itself_everywhere_and_reads_well() {
 fn wait_for_samples(browser: &mut Browser, samples: u64) {
     // At most as many as fit the charts; each takes a second.
     for _ in 0..samples.div_ceil(5) + 1 {
-        let enough = format!("+(document.documentElement.dataset.samples ?? 0) >= {samples}");
+        let enough = format!("+(document.documentElement?.dataset.samples ?? 0) >= {samples}");
         for _ in 0..100 {
             if browser.value(&enough) == true {
                 return;

@@ -3,7 +3,6 @@
 use super::batch::{Lanes, Verdicts};
 use super::outcome::Outcome;
 use super::renew::Renewed;
-use super::unlock::Unlocked;
 
 /// Totals of one engine since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,13 +18,13 @@ impl Counters {
     pub(super) fn count(
         &mut self,
         verdicts: &Verdicts,
-        unlocked: &Lanes<Unlocked>,
+        cookies_opened: usize,
         renewed: &Lanes<Renewed>,
     ) {
         for verdict in verdicts {
             self.outcomes[verdict.outcome as usize] += 1;
         }
-        self.cookies_opened += unlocked.len() as u64;
+        self.cookies_opened += cookies_opened as u64;
         for lane in renewed {
             self.cookies_issued += lane.cookies() as u64;
         }

@@ -110,6 +110,7 @@ impl Engine {
         parse::parse(batch, &mut verdicts, parsed);
         observer.done(Stage::Parse);
         unlock::unlock(parsed, batch, keys, crypto, &mut verdicts, unlocked);
+        let cookies_opened = unlocked.len();
         observer.done(Stage::Unlock);
         verify::verify(parsed, unlocked, batch, crypto, &mut verdicts, verified);
         observer.done(Stage::Verify);
@@ -120,7 +121,7 @@ impl Engine {
         seal::seal(renewed, batch, crypto);
         observer.done(Stage::Seal);
 
-        counters.count(&verdicts, unlocked, renewed);
+        counters.count(&verdicts, cookies_opened, renewed);
         verdicts
     }
 
