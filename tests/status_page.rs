@@ -1,7 +1,7 @@
 //! The status page in a real browser, at the width of a desk and of a phone, light and dark.
 //!
 //! `TIMEBALL_SCREENSHOTS=docs/screenshots cargo test --test status_page` takes the pictures of the
-//! documents, with some minutes of load before them; without it they go to the target directory.
+//! documents, with a minute of load before them; without it they go to the target directory.
 
 mod browser;
 mod common;
@@ -55,7 +55,7 @@ fn the_page_draws_itself_everywhere_and_reads_well() {
     let mut server = Server::start_with(Algorithm::AesSivCmac256, "", "", &more);
     let load = Load::start(&server);
     let (folder, samples) = match std::env::var_os("TIMEBALL_SCREENSHOTS") {
-        Some(folder) => (PathBuf::from(folder), 175),
+        Some(folder) => (PathBuf::from(folder), 60),
         None => (PathBuf::from(env!("CARGO_TARGET_TMPDIR")), 5),
     };
     let mut browser = Browser::start();
@@ -123,7 +123,8 @@ fn assert_drawn(browser: &mut Browser, width: u64) {
         .filter((it) => it.scrollWidth > it.clientWidth + 1).map((it) => it.textContent).join()";
     assert_eq!(browser.value(cut), "", "text is cut off");
     let unlabelled = "[...document.querySelectorAll('section')]
-        .filter((it) => !it.ariaLabel && !document.getElementById(it.getAttribute('aria-labelledby')))
+        .filter((it) => !it.ariaLabel
+            && !document.getElementById(it.getAttribute('aria-labelledby')))
         .length + document.querySelectorAll('img:not([alt])').length";
     assert_eq!(browser.value(unlabelled), 0);
     let rows = "document.querySelectorAll('#table-reasons th').length";

@@ -4,8 +4,8 @@
 //! each batch: some twenty plain stores, without a lock prefix, for up to 32 datagrams. A page has
 //! one holder that writes, so no cache line is written by two; that is also why the counters of a
 //! page are not padded apart. They become visible one by one: while a batch is being published, a
-//! sum over several of them may be short of it. No counter ever goes back. Histograms are counted in
-//! the page itself (`histogram`).
+//! sum over several of them may be short of it. No counter ever goes back. Histograms are
+//! counted in the page itself (`histogram`).
 //!
 //! The supervisor keeps the page. A process that is started again goes on where the last one was.
 
