@@ -1,5 +1,6 @@
 //! Prometheus' text format, version 0.0.4. The crates for it own the counters, or write
-//! OpenMetrics, whose names `promtool check metrics` takes for wrong ones; this format is a few lines.
+//! OpenMetrics, whose names `promtool check metrics` takes for wrong ones; this format is a few
+//! lines.
 
 use std::fmt::{Display, Write as _};
 
