@@ -7,7 +7,7 @@ mod peer;
 use std::process::Command;
 use std::time::Duration;
 
-use common::server::{Server, udp_client};
+use common::server::{Server, program, udp_client};
 use peer::{Chronyd, ChronydServer, Ntpd, NtpdSample, assert_no_clock_capability, chronyd_once};
 use timeball::aead::{Algorithm, NonceGenerator};
 use timeball::certificate::self_signed;
@@ -88,6 +88,48 @@ fn chronyd_keeps_an_association() {
     });
 }
 
+/// chronyd's `xleave`, plain and with NTS, through each port: it is in interleaved mode, and the
+/// kernel tells when each reply to it left.
+#[test]
+fn chronyd_is_in_interleaved_mode() {
+    for port in ["mmsg", "uring"] {
+        let lines = format!("workers = 2\nport = \"{port}\"");
+        let server = Server::start_with(Algorithm::AesSivCmac256, &lines, "", "");
+        for (nts, authenticated) in
+            [("", "No"), (&*format!("nts ntsport {}", server.ke_port), "Yes")]
+        {
+            let options = format!("port {} xleave {nts}", server.ntp_port);
+            let mut client = Chronyd::client_with(&options, &server.certificate());
+            client.wait("chronyd polls", &["ntpdata", "127.0.0.1"], |data| {
+                let value = |name: &str| {
+                    let line = data.lines().find(|line| line.starts_with(name))?;
+                    Some(line.split_once(':')?.1.trim().to_owned())
+                };
+                let enough = value("Total valid RX")?.parse::<usize>().ok()? >= POLLS;
+                let modes = (value("Interleaved")?, value("Authenticated")?);
+                (enough && modes == ("Yes".to_owned(), authenticated.to_owned())).then_some(())
+            });
+        }
+        let stats = serverstats(&server);
+        let total = |name: &str| stats["responder"][name].as_u64().expect("a counter");
+        let (interleaved, told) = (total("answered_interleaved"), total("transmit_timestamps"));
+        // Two clients; the first two of a client's exchanges are basic.
+        assert!(interleaved > POLLS as u64, "{stats}");
+        assert!(told >= interleaved, "{stats}");
+        assert_eq!(stats["interleaved_ntp_packets"], interleaved);
+        assert_eq!(total("transmit_timestamps_missing"), 0, "{stats}");
+    }
+}
+
+fn serverstats(server: &Server) -> serde_json::Value {
+    let output = program()
+        .args(["serverstats", "--json", "--config"])
+        .arg(server.directory.path().join("timeball.toml"))
+        .output()
+        .expect("the program");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
 /// A server that follows a key file which the test replaces.
 fn following_server() -> Server {
     Server::start_with(Algorithm::AesSivCmac256, "", "", "[keys]\nrotate = \"external\"")
@@ -152,6 +194,37 @@ fn timeball_queries_chronyd() {
         let offset_seconds = sample["offset_seconds"].as_f64().expect("a number");
         assert!(offset_seconds.abs() < 1.0, "same host, same clock: {sample}");
     }
+}
+
+#[test]
+fn timeball_queries_with_each_aead() {
+    let query = |server: &Server, aeads: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_timeball"))
+            .args(["query", "--json", "--samples", &POLLS.to_string(), "--aead", aeads, "--ca"])
+            .arg(server.certificate())
+            .arg(format!("127.0.0.1:{}", server.ke_port))
+            .output()
+            .expect("the program");
+        assert!(output.status.success(), "{aeads}: {}", String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(report["samples"].as_array().map(Vec::len), Some(POLLS), "{report}");
+        [&report["aead_id"], &report["exporter_id"]].map(|id| id.as_u64().expect("a number"))
+    };
+    let all = "aeads = [15, 17, 30]";
+    let server = Server::start_with(Algorithm::AesSivCmac256, "", "", all);
+    for (aeads, id) in [("15", 15), ("17", 17), ("30,15", 30), ("17,30", 17)] {
+        assert_eq!(query(&server, aeads), [id, id], "{aeads}");
+    }
+    // By default 17 is not agreed to.
+    assert_eq!(query(&Server::start(), "17,30,15"), [30, 30]);
+    let chronyd = ChronydServer::start(None);
+    let output = Command::new(env!("CARGO_BIN_EXE_timeball"))
+        .args(["query", "--json", "--aead", "30,15", "--ca"])
+        .arg(chronyd.certificate())
+        .arg(format!("127.0.0.1:{}", chronyd.ke_port))
+        .output()
+        .expect("the program");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// From chrony to timeball: the keys that chronyd made and wrote.

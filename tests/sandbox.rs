@@ -5,10 +5,6 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::Command;
 
 use common::plain_request;
 use common::rig::receive;
@@ -23,7 +19,7 @@ use timeball::process::sandbox::profile::{Profile, SUPERVISOR};
 use timeball::process::sandbox::system_calls::{COMMON, SystemCall};
 use timeball::wire::ntp::Mode;
 
-const ROLES: [Role; 3] = [Role::Responder, Role::KeyEstablishment, Role::Observer];
+const ROLES: [Role; 4] = [Role::Clock, Role::Responder, Role::KeyEstablishment, Role::Observer];
 
 /// An unprivileged user that no list of users is needed for.
 const STRANGER: u32 = 54_321;
@@ -188,14 +184,7 @@ fn without_root_it_is_the_same() {
         return;
     }
     let mut server = start();
-    let directory = server.directory.path().to_owned();
-    // Where it was built a stranger may not look.
-    let own = directory.join("timeball");
-    fs::copy(program().get_program(), &own).expect("copied");
-    give_away(&directory);
-    let mut command = Command::new(&own);
-    command.uid(STRANGER).gid(STRANGER);
-    server.restart_by(command);
+    server.restart_as(STRANGER);
     let users = format!("{STRANGER}\t").repeat(4).trim_end().to_owned();
     let mut started = Status::read("/proc/self/status");
     started.0.insert("Uid".to_owned(), users);
@@ -204,13 +193,6 @@ fn without_root_it_is_the_same() {
     }
     assert_all_confined(&server, &started);
     assert_serves(&server);
-}
-
-fn give_away(directory: &Path) {
-    for entry in fs::read_dir(directory).expect("a directory") {
-        chown(entry.expect("an entry").path(), Some(STRANGER), Some(STRANGER)).expect("root");
-    }
-    chown(directory, Some(STRANGER), Some(STRANGER)).expect("root");
 }
 
 /// As by its filter, which the unit tests of each role show to work.

@@ -5,19 +5,21 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arrayvec::ArrayVec;
 use clap::Args;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{EXIT_FAILURE, EXIT_USAGE, fail};
-use crate::aead::NonceGenerator;
+use crate::aead::{Algorithm, NonceGenerator};
 use crate::certificate::describe::describe_der;
 use crate::client::{Association, CookiesSpent, ResponseError};
 use crate::cookie::format::ClientKeys;
 use crate::ke::client::{ClientError, Established, Options, RootsError};
 use crate::ke::client::{client_config, establish, roots_from_file, system_roots};
 use crate::ke::exchange::Offer;
+use crate::ke::keys::SessionKeys;
 use crate::limits::{
     DATAGRAM_BYTES, NTP_PORT, NTS_KE_PORT, QUERY_SAMPLES_DEFAULT, QUERY_TIMEOUT_SECONDS_DEFAULT,
 };
@@ -32,6 +34,10 @@ pub(super) struct QueryArguments {
     /// Trust the certificates in this PEM file instead of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// AEAD algorithms to offer, best first: 15, 17, 30
+    #[arg(long = "aead", value_name = "LIST", default_value = "15", value_delimiter = ',',
+          value_parser = aead)]
+    aeads: Vec<Algorithm>,
     /// How often to ask for the time
     #[arg(long, value_name = "N", default_value_t = QUERY_SAMPLES_DEFAULT,
           value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -81,6 +87,8 @@ struct Report {
     key_establishment_ms: f64,
     aead: &'static str,
     aead_id: u16,
+    /// The number in the exporter context: 15 for AEAD 30 of an old chrony.
+    exporter_id: u16,
     cookies: usize,
     cookie_bytes: usize,
     ntp_server: SocketAddr,
@@ -130,11 +138,37 @@ fn query(arguments: &QueryArguments) -> Result<Report, Error> {
     };
     let timeout = Duration::from_secs(arguments.timeout);
     let config = client_config(roots);
-    let established = establish(&Options { host, port, config, offer: Offer::default(), timeout })?;
+    let mut algorithms = ArrayVec::new();
+    for algorithm in &arguments.aeads {
+        if !algorithms.contains(algorithm) {
+            algorithms.push(*algorithm);
+        }
+    }
+    let offer = Offer { algorithms, ..Offer::default() };
+    let established = establish(&Options { host, port, config, offer, timeout })?;
     let server = ntp_server(&established)?;
-    let mut samples = Sampler::new(&established, server, timeout)?;
-    let samples = (0..arguments.samples).map(|_| samples.next()).collect::<Result<_, _>>()?;
-    Ok(report(&established, server, samples))
+    let mut samples = Sampler::new(&established, &established.keys, server, timeout)?;
+    let mut taken = Vec::new();
+    let mut exporter_id = established.agreed.exporter_id;
+    while taken.len() < arguments.samples as usize {
+        match (samples.next(), &established.legacy_keys) {
+            (Ok(sample), _) => taken.push(sample),
+            // chrony before 4.6.1 derives the keys of AEAD 30 as if it were 15.
+            (Err(Error::Response(ResponseError::Nak)), Some(keys))
+                if exporter_id == established.agreed.exporter_id && taken.is_empty() =>
+            {
+                exporter_id = established.agreed.legacy_exporter_id().unwrap_or(exporter_id);
+                samples = Sampler::new(&established, keys, server, timeout)?;
+            }
+            (Err(error), _) => return Err(error),
+        }
+    }
+    Ok(report(&established, exporter_id, server, taken))
+}
+
+fn aead(text: &str) -> Result<Algorithm, String> {
+    let id = text.trim().parse().ok();
+    id.and_then(Algorithm::from_id).ok_or_else(|| "15, 17 and 30 can be offered".to_owned())
 }
 
 /// Splits what the user gave; a bare IPv6 address is all host.
@@ -178,6 +212,7 @@ struct Sampler {
 impl Sampler {
     fn new(
         established: &Established,
+        keys: &SessionKeys,
         server: SocketAddr,
         timeout: Duration,
     ) -> Result<Self, Error> {
@@ -185,7 +220,6 @@ impl Sampler {
         let socket = UdpSocket::bind(local)
             .and_then(|socket| socket.connect(server).map(|()| socket))
             .map_err(|source| Error::Socket { server, source })?;
-        let keys = &established.keys;
         let keys = ClientKeys::new(established.agreed.algorithm, keys.c2s(), keys.s2c())
             .expect("key establishment gives keys of the algorithm's length");
         let cookies = established.agreed.cookies.iter().map(|cookie| cookie.as_slice());
@@ -248,7 +282,12 @@ fn sample(header: &Header, sent: NtpTimestamp, received: NtpTimestamp) -> Sample
     }
 }
 
-fn report(established: &Established, server: SocketAddr, samples: Vec<Sample>) -> Report {
+fn report(
+    established: &Established,
+    exporter_id: u16,
+    server: SocketAddr,
+    samples: Vec<Sample>,
+) -> Report {
     let leaf = established.chain.first().and_then(|der| describe_der(der).ok());
     Report {
         tls: format!("{} {}", established.tls_version, established.tls_suite),
@@ -260,6 +299,7 @@ fn report(established: &Established, server: SocketAddr, samples: Vec<Sample>) -
         key_establishment_ms: established.elapsed.as_secs_f64() * 1e3,
         aead: established.agreed.algorithm.name(),
         aead_id: established.agreed.algorithm.id(),
+        exporter_id,
         cookies: established.agreed.cookies.len(),
         cookie_bytes: established.agreed.cookies.first().map_or(0, |cookie| cookie.len()),
         ntp_server: server,
@@ -277,7 +317,8 @@ fn print_report(report: &Report) {
         println!("certificate  {}, until {}", certificate.subject, certificate.not_after);
         println!("             for {}", certificate.names.join(", "));
     }
-    println!("AEAD         {} ({})", report.aead, report.aead_id);
+    let keys = if report.exporter_id == report.aead_id { "" } else { ", keys as for AEAD 15" };
+    println!("AEAD         {} ({}){keys}", report.aead, report.aead_id);
     println!("cookies      {} of {} bytes", report.cookies, report.cookie_bytes);
     println!("NTP server   udp {}", report.ntp_server);
     println!("\n     offset       delay  root distance  stratum  reference");

@@ -16,19 +16,21 @@ use super::{EXIT_FAILURE, EXIT_USAGE, fail};
 use crate::aead::NonceGenerator;
 use crate::certificate::describe::{Description, describe};
 use crate::certificate::{MakeError, WriteError, self_signed};
-use crate::clock::source;
+use crate::clock::source::{self, Source};
 use crate::config::checked::{
-    ClockSettings, ControlSettings, KeSettings, KeyRotation, PairFiles, Sandbox, Settings,
-    UnavailableCpu, WorkerSettings,
+    ControlSettings, KeSettings, KeyRotation, PairFiles, Sandbox, Settings, UnavailableCpu,
+    WorkerSettings,
 };
+use crate::config::clock::{ChronydAddress, ClockSettings};
 use crate::config::file::{self, FileError};
 use crate::ke::tls::PairError;
 use crate::limits::{
     CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, EMBEDDED_OBSERVE_PORT,
-    KE_CONNECTIONS_DEFAULT, KE_TIMEOUT_DEFAULT,
+    INTERLEAVED_ENTRIES_DEFAULT,
 };
 use crate::net::PortChoice;
 use crate::process::certificates::Certificates;
+use crate::process::chronyd_socket::ChronydSocket;
 use crate::process::control::{Control, ControlError};
 use crate::process::key_keeper::{KeeperError, KeyKeeper};
 use crate::process::pages::Pages;
@@ -141,13 +143,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     };
     let sockets = Sockets::open(addresses, udp, cpus.len(), activated)?;
     warn_of_capped_buffers(&sockets, udp);
-    if !udp.busy_poll.is_zero() && !sockets.are_polled() {
-        eprintln!(
-            "timeball: warning: the kernel polls no interface for us (SO_PREFER_BUSY_POLL needs \
-             CAP_NET_ADMIN); workers poll their sockets alone, which helps little; grant the \
-             capability, or set ntp.busy_poll_microseconds = 0"
-        );
-    }
+    warn_of_lonely_polling(&sockets, udp);
     warn_of_open_observer(settings.observe_listen);
     steer(&sockets, &mut random);
     let ke_processes = ke.map_or(0, |ke| ke.processes(available.len()));
@@ -163,11 +159,17 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         cpus,
         port: settings.port,
         busy_poll: settings.udp.busy_poll,
-        clock: settings.clock,
+        interleaved_entries: settings.interleaved_entries,
     };
     let confinement = Confinement::new(settings.sandbox, settings.user.as_deref())?;
     // The control socket is removed at the end, wherever it is.
-    confinement.confine_supervisor(&settings.state_directory, control.directory())?;
+    let chronyd = chronyd_socket(&settings.clock);
+    let sockets_directory = chronyd.as_ref().map(ChronydSocket::directory);
+    confinement.confine_supervisor(
+        &settings.state_directory,
+        control.directory(),
+        sockets_directory,
+    )?;
     let configuration = arguments.config.clone();
     let server = Server {
         settings,
@@ -175,6 +177,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         sockets,
         pages,
         control,
+        chronyd,
         confinement,
         responder,
         certificates,
@@ -182,6 +185,26 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     };
     server.run(|| print!("{banner}"))?;
     Ok(())
+}
+
+fn warn_of_lonely_polling(sockets: &Sockets, udp: &UdpOptions) {
+    if !udp.busy_poll.is_zero() && !sockets.are_polled() {
+        eprintln!(
+            "timeball: warning: the kernel polls no interface for us (SO_PREFER_BUSY_POLL needs \
+             CAP_NET_ADMIN); workers poll their sockets alone, which helps little; grant the \
+             capability, or set ntp.busy_poll_microseconds = 0"
+        );
+    }
+}
+
+/// Where chronyd is asked over its Unix socket.
+fn chronyd_socket(clock: &ClockSettings) -> Option<ChronydSocket> {
+    match &clock.chronyd {
+        Some(ChronydAddress::Unix(path)) if clock.source == Source::Follow => {
+            Some(ChronydSocket::new(path))
+        }
+        _ => None,
+    }
 }
 
 /// The processors that this process may run on.
@@ -251,15 +274,12 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
         udp: UdpOptions::default(),
         workers: WorkerSettings::default(),
         port: PortChoice::default(),
+        interleaved_entries: INTERLEAVED_ENTRIES_DEFAULT,
         clock: ClockSettings::of(source::suggest().map_err(Error::Clock)?),
-        ke: Some(KeSettings {
-            listen: with_port(EMBEDDED_KE_PORT),
-            certificates: vec![PairFiles { certificate, key }],
-            processes: None,
-            ntp_server: None,
-            timeout: KE_TIMEOUT_DEFAULT,
-            connections_max: KE_CONNECTIONS_DEFAULT,
-        }),
+        ke: Some(KeSettings::new(
+            with_port(EMBEDDED_KE_PORT),
+            vec![PairFiles { certificate, key }],
+        )),
         rotation: KeyRotation::default(),
         control: ControlSettings::default(),
         observe_listen: Some((Ipv4Addr::LOCALHOST, EMBEDDED_OBSERVE_PORT).into()),

@@ -9,16 +9,13 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::address::{address, addresses, wildcards};
-use super::cpus;
+use super::clock::{self, ClockSettings};
+pub use super::ke::{KeSettings, PairFiles};
 use super::raw::{self, ConfigError, Profile, Raw};
-use crate::clock::source::Source;
-use crate::ke::negotiate::NtpServer;
+use super::{cpus, interleaved, ke};
 use crate::limits::{
-    BUSY_POLL_APPLIANCE, BUSY_POLL_MICROSECONDS, CERTIFICATE_PAIRS_MAX, CONTROL_MODE_DEFAULT,
-    KE_CONNECTIONS_DEFAULT, KE_CONNECTIONS_MAX, KE_PROCESSES_DEFAULT_MAX, KE_PROCESSES_MAX,
-    KE_TIMEOUT_DEFAULT, KE_TIMEOUT_SECONDS, KERNEL_STRATUM_DEFAULT, KEY_ROTATION,
-    KEY_ROTATION_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT, NTS_KE_PORT, OBSERVE_PORT,
-    SOCKET_BUFFER_BYTES, WORKERS_MAX,
+    BUSY_POLL_APPLIANCE, BUSY_POLL_MICROSECONDS, CONTROL_MODE_DEFAULT, KEY_ROTATION,
+    KEY_ROTATION_DEFAULT, NTP_PORT, OBSERVE_PORT, SOCKET_BUFFER_BYTES, WORKERS_MAX,
 };
 use crate::net::PortChoice;
 use crate::sys::socket::UdpOptions;
@@ -36,6 +33,8 @@ pub struct Settings {
     pub workers: WorkerSettings,
     /// How datagrams come and go.
     pub port: PortChoice,
+    /// Pairs of timestamps that each worker keeps for interleaved mode; 0 switches it off.
+    pub interleaved_entries: usize,
     /// Where the time comes from.
     pub clock: ClockSettings,
     /// Key establishment; without it the server answers plain NTP only.
@@ -140,60 +139,6 @@ pub struct UnavailableCpu {
     available: Vec<usize>,
 }
 
-/// Where the time comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClockSettings {
-    /// Who answers for it.
-    pub source: Source,
-    /// Stratum told to clients, 1 to 15.
-    pub stratum: u8,
-}
-
-impl ClockSettings {
-    /// `source` with the stratum that is its default.
-    pub fn of(source: Source) -> Self {
-        let stratum = match source {
-            Source::Kernel => KERNEL_STRATUM_DEFAULT,
-            Source::Local => LOCAL_STRATUM_DEFAULT,
-        };
-        Self { source, stratum }
-    }
-}
-
-/// Key establishment.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KeSettings {
-    /// TCP addresses, at least one.
-    pub listen: Vec<SocketAddr>,
-    /// Certificates with their keys, at least one; the first is for clients that ask for no name
-    /// or an unknown one.
-    pub certificates: Vec<PairFiles>,
-    /// How many processes; by default as many as processors, up to a limit.
-    pub processes: Option<usize>,
-    /// Server that clients are sent to (RFC 8915 section 4.1.7).
-    pub ntp_server: Option<NtpServer>,
-    /// From accept to close.
-    pub timeout: Duration,
-    /// Connections open at one time, of all processes together.
-    pub connections_max: usize,
-}
-
-impl KeSettings {
-    /// The processes to start on a host with `cpus` processors.
-    pub fn processes(&self, cpus: usize) -> usize {
-        self.processes.unwrap_or(cpus.clamp(1, KE_PROCESSES_DEFAULT_MAX))
-    }
-}
-
-/// Where a certificate and its key are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PairFiles {
-    /// Certificate chain, PEM.
-    pub certificate: PathBuf,
-    /// Private key, PEM.
-    pub key: PathBuf,
-}
-
 /// The port that key establishment names: that of the first NTP address.
 pub fn ntp_port(ntp: &[SocketAddr]) -> u16 {
     ntp.first().map_or(NTP_PORT, SocketAddr::port)
@@ -201,8 +146,7 @@ pub fn ntp_port(ntp: &[SocketAddr]) -> u16 {
 
 /// Reads and checks a configuration text.
 pub fn parse(text: &str) -> Result<Settings, ConfigError> {
-    let raw = raw::parse(text)?;
-    check(text, raw)
+    check(text, raw::parse(text)?)
 }
 
 fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
@@ -216,14 +160,16 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         let what = "all addresses must have the same port: key establishment names one".to_owned();
         return Err(ConfigError::at(text, list, what));
     }
+    let clock = clock::check(text, &raw.clock, &ntp_listen)?;
     Ok(Settings {
         state_directory: raw.state_directory.clone().unwrap_or_else(|| "/var/lib/timeball".into()),
         ntp_listen,
         udp: udp(text, &raw.ntp, raw.profile.unwrap_or_default())?,
         workers: workers(text, &raw.ntp)?,
         port: raw.ntp.port.unwrap_or_default(),
-        clock: clock(text, &raw.clock)?,
-        ke: ke(text, &raw.ke)?,
+        interleaved_entries: interleaved::entries(text, &raw.interleaved)?,
+        clock,
+        ke: ke::check(text, &raw.ke)?,
         rotation: rotation(text, &raw.keys)?,
         control: control(text, &raw.control)?,
         observe_listen: observe_listen(text, &raw.observe)?,
@@ -239,20 +185,26 @@ fn rotation(text: &str, raw: &raw::RawKeys) -> Result<KeyRotation, ConfigError> 
             _ => KeyRotation::default(),
         });
     };
-    let interval = match every.get_ref() {
-        raw::Interval::Seconds(seconds) => Some(Duration::from_secs(*seconds)),
-        raw::Interval::Text(interval) => humantime::parse_duration(interval).ok(),
-    };
-    let interval =
-        interval.filter(|interval| KEY_ROTATION.contains(interval)).ok_or_else(|| {
-            let what =
-                "rotate_every must be a time from \"1 hour\" to \"366 days\", or its seconds";
-            ConfigError::at(text, every, what.to_owned())
-        })?;
+    let interval = interval(every, &KEY_ROTATION).ok_or_else(|| {
+        let what = "rotate_every must be a time from \"1 hour\" to \"366 days\", or its seconds";
+        ConfigError::at(text, every, what.to_owned())
+    })?;
     Ok(match raw.rotate {
         Some(raw::Rotate::External) => KeyRotation::External,
         _ => KeyRotation::Every(interval),
     })
+}
+
+/// A time within `range`.
+pub(super) fn interval(
+    raw: &Spanned<raw::Interval>,
+    range: &RangeInclusive<Duration>,
+) -> Option<Duration> {
+    let interval = match raw.get_ref() {
+        raw::Interval::Seconds(seconds) => Some(Duration::from_secs(*seconds)),
+        raw::Interval::Text(interval) => humantime::parse_duration(interval).ok(),
+    };
+    interval.filter(|interval| range.contains(interval))
 }
 
 fn control(text: &str, raw: &raw::RawControl) -> Result<ControlSettings, ConfigError> {
@@ -345,81 +297,8 @@ fn workers(text: &str, raw: &raw::RawNtp) -> Result<WorkerSettings, ConfigError>
     Ok(WorkerSettings { count: count.transpose()?, cpus: cpus.transpose()? })
 }
 
-fn clock(text: &str, raw: &raw::RawClock) -> Result<ClockSettings, ConfigError> {
-    let mut settings = ClockSettings::of(raw.source.unwrap_or(Source::Kernel));
-    if let Some(stratum) = &raw.stratum {
-        settings.stratum = u8::try_from(*stratum.get_ref())
-            .ok()
-            .filter(|stratum| (1..=15).contains(stratum))
-            .ok_or_else(|| ConfigError::at(text, stratum, "stratum must be 1 to 15".to_owned()))?;
-    }
-    Ok(settings)
-}
-
-fn ke(text: &str, raw: &raw::RawKe) -> Result<Option<KeSettings>, ConfigError> {
-    let certificates = certificates(text, raw)?;
-    if certificates.is_empty() {
-        return Ok(None);
-    }
-    let listen = match &raw.listen {
-        Some(list) => addresses(text, list, NTS_KE_PORT)?,
-        None => wildcards(NTS_KE_PORT),
-    };
-    let processes = raw.processes.as_ref();
-    let connections_max = raw.connections_max.as_ref();
-    Ok(Some(KeSettings {
-        listen,
-        certificates,
-        processes: processes
-            .map(|count| in_range(text, count, KE_PROCESSES_MAX, "processes"))
-            .transpose()?,
-        ntp_server: raw.ntp_server.as_ref().map(|name| ntp_server(text, name)).transpose()?,
-        timeout: raw.timeout_seconds.as_ref().map_or(Ok(KE_TIMEOUT_DEFAULT), |seconds| {
-            if KE_TIMEOUT_SECONDS.contains(seconds.get_ref()) {
-                Ok(Duration::from_secs_f64(*seconds.get_ref()))
-            } else {
-                Err(ConfigError::at(text, seconds, "timeout_seconds must be 0.1 to 60".to_owned()))
-            }
-        })?,
-        connections_max: connections_max.map_or(Ok(KE_CONNECTIONS_DEFAULT), |max| {
-            in_range(text, max, KE_CONNECTIONS_MAX, "connections_max")
-        })?,
-    }))
-}
-
-/// The pair of `certificate` and `key`, then those of `certificates`.
-fn certificates(text: &str, raw: &raw::RawKe) -> Result<Vec<PairFiles>, ConfigError> {
-    let mut pairs = Vec::new();
-    match (&raw.certificate, &raw.key) {
-        (Some(certificate), Some(key)) => pairs.push(PairFiles {
-            certificate: certificate.get_ref().clone(),
-            key: key.get_ref().clone(),
-        }),
-        (None, None) => {}
-        (Some(alone), None) => {
-            let what = "certificate needs its key: add key = \"FILE\"".to_owned();
-            return Err(ConfigError::at(text, alone, what));
-        }
-        (None, Some(alone)) => {
-            let what = "key needs its certificate: add certificate = \"FILE\"".to_owned();
-            return Err(ConfigError::at(text, alone, what));
-        }
-    }
-    if let Some(list) = &raw.certificates {
-        pairs.extend(list.get_ref().iter().map(|pair| PairFiles {
-            certificate: pair.certificate.clone(),
-            key: pair.key.clone(),
-        }));
-        if pairs.len() > CERTIFICATE_PAIRS_MAX {
-            let what = format!("there can be {CERTIFICATE_PAIRS_MAX} certificates at the most");
-            return Err(ConfigError::at(text, list, what));
-        }
-    }
-    Ok(pairs)
-}
-
 /// A count from 1 to `max`.
-fn in_range(
+pub(super) fn in_range(
     text: &str,
     count: &Spanned<i64>,
     max: usize,
@@ -427,10 +306,6 @@ fn in_range(
 ) -> Result<usize, ConfigError> {
     let found = usize::try_from(*count.get_ref()).ok().filter(|count| (1..=max).contains(count));
     found.ok_or_else(|| ConfigError::at(text, count, format!("{name} must be 1 to {max}")))
-}
-
-fn ntp_server(text: &str, name: &Spanned<String>) -> Result<NtpServer, ConfigError> {
-    name.get_ref().parse().map_err(|error| ConfigError::at(text, name, format!("{error}")))
 }
 
 #[cfg(test)]
@@ -441,9 +316,8 @@ mod tests {
     #[test]
     fn the_sample_file_holds_the_defaults() {
         assert_eq!(parse(&sample_file()), parse(""));
-        let sample = sample_file();
         for key in KEYS {
-            assert!(sample.contains(&format!("{} = {}", key.name, key.sample)));
+            assert!(sample_file().contains(&format!("{} = {}", key.name, key.sample)));
         }
     }
 
@@ -459,11 +333,7 @@ mod tests {
             .collect();
         let settings = parse(&all).expect("all keys are good");
         assert_eq!(settings.udp.bind_device.as_deref(), Some("eth0"));
-        let ke = settings.ke.expect("certificate and key are there");
-        assert_eq!(ke.ntp_server.map(|name| name.to_string()).as_deref(), Some("time.example.org"));
-        assert_eq!(ke.timeout, KE_TIMEOUT_DEFAULT);
-        assert_eq!(ke.connections_max, KE_CONNECTIONS_DEFAULT);
-        assert_eq!((ke.certificates.len(), ke.processes), (2, Some(2)));
+        assert!(settings.ke.is_some());
         assert_eq!(settings.observe_listen, Some(([127, 0, 0, 1], OBSERVE_PORT).into()));
     }
 
@@ -510,27 +380,11 @@ mod tests {
         assert_eq!(message("[ntp]\ndscp = -1"), "line 2: dscp must be 0 to 63");
         let buffer = "[ntp]\nsend_buffer_bytes = 536870913";
         assert_eq!(message(buffer), "line 2: send_buffer_bytes must be 4096 to 536870912");
-        assert_eq!(message("[clock]\nstratum = 16"), "line 2: stratum must be 1 to 15");
-        assert!(message("[clock]\nsource = \"gps\"").starts_with("line 2: "));
         let polling = "[ntp]\nport = \"uring\"\nbusy_poll_microseconds = 50";
         assert!(message(polling).starts_with("line 3: busy_poll_microseconds needs port = "));
         let long = "[ntp]\nbusy_poll_microseconds = 1001";
         assert_eq!(message(long), "line 2: busy_poll_microseconds must be 0 to 1000");
-        assert!(message("[ke]\nkey = \"a\"").contains("certificate"));
-        assert!(message("[ke]\ncertificate = \"a\"").contains("add key"));
-        assert!(
-            message("[ke]\nprocesses = 0\n[[ke.certificates]]\ncertificate = \"a\"\nkey = \"b\"")
-                .starts_with("line 2: processes must be 1 to 64")
-        );
-        let alone = "[[ke.certificates]]\ncertificate = \"a\"";
-        assert!(message(alone).starts_with("line 1: missing field `key`"), "{}", message(alone));
-        let more = "[[ke.certificates]]\ncertificate = \"a\"\nkey = \"b\"\nname = \"c\"";
-        assert!(message(more).contains("line 4: unknown field `name`"), "{}", message(more));
         assert!(message("[ke\n").starts_with("line 1: "));
-        let server = "[ke]\ncertificate = \"a\"\nkey = \"b\"\nntp_server = \"fe80::1%lo\"";
-        assert!(message(server).starts_with("line 4: \"fe80::1%lo\" is neither"));
-        let timeout = "[ke]\ncertificate = \"a\"\nkey = \"b\"\ntimeout_seconds = 0.0";
-        assert_eq!(message(timeout), "line 4: timeout_seconds must be 0.1 to 60");
     }
 
     #[test]
@@ -553,7 +407,7 @@ mod tests {
         assert_eq!(place(None, None), Ok(vec![0, 1, 4]));
         assert_eq!(place(Some(2), None), Ok(vec![0, 1]));
         assert_eq!(place(Some(4), Some(&[4, 1])), Ok(vec![4, 1, 4, 1]));
-        let error = place(None, Some(&[0, 2])).expect_err("2 is not there");
-        assert!(error.to_string().starts_with("processor 2 of ntp.cpus"));
+        let error = place(None, Some(&[0, 2])).expect_err("2 is not there").to_string();
+        assert!(error.starts_with("processor 2 of ntp.cpus"));
     }
 }

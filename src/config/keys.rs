@@ -153,14 +153,26 @@ pub const KEYS: &[Key] = &[
         ],
     },
     Key {
+        section: "interleaved",
+        name: "entries",
+        sample: "16384",
+        is_default: true,
+        help: &[
+            "Clients that each worker remembers for interleaved mode (RFC 9769; chrony's xleave),",
+            "16 bytes each, up to 2097152. 0 switches the mode off.",
+        ],
+    },
+    Key {
         section: "clock",
         name: "source",
         sample: "\"kernel\"",
         is_default: true,
         help: &[
             "Who answers for the time. \"kernel\": adjtimex says whether a time daemon keeps the",
-            "system clock; if none does, clients are told so (leap 3, stratum 0). \"local\": the",
-            "system clock is served as it is, for closed networks and tests.",
+            "system clock; if none does, clients are told so (leap 3, stratum 0). \"follow\": the",
+            "daemon of this host is asked, by the keys \"chronyd\" and \"follow\", and clients",
+            "are told what it says. \"local\": the system clock is served as it is, for closed",
+            "networks and tests.",
         ],
     },
     Key {
@@ -170,7 +182,40 @@ pub const KEYS: &[Key] = &[
         is_default: false,
         help: &[
             "Stratum told to clients, 1 to 15. Default 3 with \"kernel\", since the stratum of its",
-            "daemon is not known, and 10 with \"local\".",
+            "daemon is not known, and 10 with \"local\". With \"follow\" it is the daemon's.",
+        ],
+    },
+    Key {
+        section: "clock",
+        name: "chronyd",
+        sample: "\"127.0.0.1:323\"",
+        is_default: false,
+        help: &[
+            "With source = \"follow\": where chronyd reports (tracking): its cmdport, or the",
+            "path of its socket. Default 127.0.0.1:323, unless \"follow\" is given. For a path",
+            "start timeball as root and after chronyd.",
+        ],
+    },
+    Key {
+        section: "clock",
+        name: "follow",
+        sample: "\"127.0.0.1:11123\"",
+        is_default: false,
+        help: &[
+            "With source = \"follow\": where the time daemon of this host answers NTP. With",
+            "\"chronyd\" it is held against the report; of other daemons (ntpd-rs, NTPsec) it is",
+            "all there is. The daemon needs a port of its own, as `port 11123` in chrony.conf.",
+        ],
+    },
+    Key {
+        section: "clock",
+        name: "holdover",
+        sample: "\"1 hour\"",
+        is_default: true,
+        help: &[
+            "How long the last word of a source that falls silent is good for, \"2 s\" to",
+            "\"7 days\", or seconds. The error bound that clients are told grows meanwhile; then",
+            "they are told leap 3 and stratum 0, until the source speaks again.",
         ],
     },
     Key {
@@ -229,6 +274,28 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         section: "ke",
+        name: "aeads",
+        sample: "[15, 30]",
+        is_default: true,
+        help: &[
+            "AEAD algorithms that are agreed to: 15 (AES-SIV-CMAC-256), which is mandatory, 17",
+            "(AES-SIV-CMAC-512) and 30 (AES-128-GCM-SIV). A client gets the first of its own list",
+            "that is in this one.",
+        ],
+    },
+    Key {
+        section: "ke",
+        name: "compliant_128gcm",
+        sample: "false",
+        is_default: true,
+        help: &[
+            "What clients are that offer AEAD 30 and do not say which keys they use (record 1024).",
+            "false: chrony 4.4 to 4.6, which derives them as for AEAD 15. true: compliant with",
+            "RFC 8915. The requests of those that are the other get NTS NAKs.",
+        ],
+    },
+    Key {
+        section: "ke",
         name: "timeout_seconds",
         sample: "2.0",
         is_default: true,
@@ -243,6 +310,37 @@ pub const KEYS: &[Key] = &[
             "Connections open at one time, of all processes together, 1 to 65536; each process has",
             "an equal share. Beyond it the oldest, which most likely is idle, makes room for the",
             "newest.",
+        ],
+    },
+    Key {
+        section: "ke",
+        name: "prefix_connections_max",
+        sample: "256",
+        is_default: true,
+        help: &[
+            "The same for one prefix of clients, an IPv4 /24 or an IPv6 /56. More are reset before",
+            "their handshake. 0 for no limit.",
+        ],
+    },
+    Key {
+        section: "ke",
+        name: "prefix_handshakes_per_second",
+        sample: "50.0",
+        is_default: true,
+        help: &[
+            "How often one prefix may come in the long run, to all processes together, each of",
+            "which has an equal share; after a pause, with what comes in five seconds at once.",
+            "Those that come oftener are reset before their handshake. 0.0 for no limit.",
+        ],
+    },
+    Key {
+        section: "ke",
+        name: "unlimited_clients",
+        sample: "[\"127.0.0.0/8\", \"::1\"]",
+        is_default: true,
+        help: &[
+            "Networks and addresses without the two limits above, at most 64: this host, or a",
+            "proxy or a network translator that many clients share.",
         ],
     },
     Key {

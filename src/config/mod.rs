@@ -3,7 +3,10 @@
 
 pub mod address;
 pub mod checked;
+pub mod clock;
 pub mod cpus;
 pub mod file;
+mod interleaved;
+pub mod ke;
 pub mod keys;
 pub mod raw;

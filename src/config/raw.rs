@@ -20,6 +20,7 @@ pub struct Raw {
     pub(super) user: Option<String>,
     pub(super) profile: Option<Profile>,
     pub(super) ntp: RawNtp,
+    pub(super) interleaved: RawInterleaved,
     pub(super) clock: RawClock,
     pub(super) ke: RawKe,
     pub(super) keys: RawKeys,
@@ -59,6 +60,13 @@ pub(super) struct RawNtp {
     pub(super) send_buffer_bytes: Option<Spanned<i64>>,
 }
 
+/// Section `interleaved`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawInterleaved {
+    pub(super) entries: Option<Spanned<i64>>,
+}
+
 /// What the machine is for: it sets the defaults of other keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -74,6 +82,9 @@ pub(super) enum Profile {
 pub(super) struct RawClock {
     pub(super) source: Option<Source>,
     pub(super) stratum: Option<Spanned<i64>>,
+    pub(super) holdover: Option<Spanned<Interval>>,
+    pub(super) follow: Option<Spanned<String>>,
+    pub(super) chronyd: Option<Spanned<String>>,
 }
 
 /// Section `ke`.
@@ -86,8 +97,13 @@ pub(super) struct RawKe {
     pub(super) certificates: Option<Spanned<Vec<RawPair>>>,
     pub(super) processes: Option<Spanned<i64>>,
     pub(super) ntp_server: Option<Spanned<String>>,
+    pub(super) aeads: Option<Spanned<Vec<Spanned<i64>>>>,
+    pub(super) compliant_128gcm: Option<bool>,
     pub(super) timeout_seconds: Option<Spanned<f64>>,
     pub(super) connections_max: Option<Spanned<i64>>,
+    pub(super) prefix_connections_max: Option<Spanned<i64>>,
+    pub(super) prefix_handshakes_per_second: Option<Spanned<f64>>,
+    pub(super) unlimited_clients: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 /// One of several certificates.

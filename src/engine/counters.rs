@@ -12,6 +12,9 @@ pub struct Counters {
     pub cookies_opened: u64,
     /// Cookies handed out in replies.
     pub cookies_issued: u64,
+    /// Replies in interleaved mode (RFC 9769), which are among those that were answered plain or
+    /// with NTS.
+    pub answered_interleaved: u64,
 }
 
 impl Counters {
@@ -20,7 +23,9 @@ impl Counters {
         verdicts: &Verdicts,
         cookies_opened: usize,
         renewed: &Lanes<Renewed>,
+        interleaved: usize,
     ) {
+        self.answered_interleaved += interleaved as u64;
         for verdict in verdicts {
             self.outcomes[verdict.outcome as usize] += 1;
         }
@@ -31,8 +36,8 @@ impl Counters {
     }
 
     /// Names of all counters, in the order of [`Counters::values`].
-    pub const NAMES: [&'static str; Outcome::ALL.len() + 2] = {
-        let mut names = [""; Outcome::ALL.len() + 2];
+    pub const NAMES: [&'static str; Outcome::ALL.len() + 3] = {
+        let mut names = [""; Outcome::ALL.len() + 3];
         let mut place = 0;
         while place < Outcome::ALL.len() {
             names[place] = Outcome::ALL[place].name();
@@ -40,12 +45,14 @@ impl Counters {
         }
         names[place] = "cookies_opened";
         names[place + 1] = "cookies_issued";
+        names[place + 2] = "answered_interleaved";
         names
     };
 
     /// The totals.
     pub fn values(&self) -> impl Iterator<Item = u64> {
-        self.outcomes.iter().copied().chain([self.cookies_opened, self.cookies_issued])
+        let more = [self.cookies_opened, self.cookies_issued, self.answered_interleaved];
+        self.outcomes.iter().copied().chain(more)
     }
 
     /// How often this outcome came about.

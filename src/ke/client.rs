@@ -47,6 +47,8 @@ pub struct Established {
     pub agreed: Agreed,
     /// C2S and S2C.
     pub keys: SessionKeys,
+    /// Those to try when the first request gets a NAK, see [`Agreed::legacy_exporter_id`].
+    pub legacy_keys: Option<SessionKeys>,
     /// Time from the first connection attempt to the complete answer.
     pub elapsed: Duration,
     /// The part of it until TCP was connected.
@@ -271,8 +273,12 @@ impl Exchange<'_> {
             .offer
             .accept(response)
             .map_err(|source| ClientError::Answer { host: host(), source })?;
-        let keys = SessionKeys::export(&self.tls, agreed.algorithm, agreed.exporter_id)
-            .map_err(|source| ClientError::Tls { host: host(), source })?;
+        let export = |exporter_id| {
+            SessionKeys::export(&self.tls, agreed.algorithm, exporter_id)
+                .map_err(|source| ClientError::Tls { host: host(), source })
+        };
+        let keys = export(agreed.exporter_id)?;
+        let legacy_keys = agreed.legacy_exporter_id().map(export).transpose()?;
         let suite = self.tls.negotiated_cipher_suite().map(|suite| suite.suite());
         let group = self.tls.negotiated_key_exchange_group().map(|group| group.name());
         Ok(Established {
@@ -292,6 +298,7 @@ impl Exchange<'_> {
             chain: self.tls.peer_certificates().unwrap_or_default().to_vec(),
             agreed,
             keys,
+            legacy_keys,
             elapsed: begin.elapsed(),
             connected,
             shaken: self.shaken.map_or(connected, |shaken| shaken - begin),

@@ -8,12 +8,15 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
+use super::admission::Prefix;
 use super::session::Session;
 
 /// A place and who is in it.
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
     pub(super) state: State,
+    /// What it is counted under; none when it is not.
+    pub(super) prefix: Option<Prefix>,
     serial: u64,
 }
 
@@ -71,12 +74,17 @@ impl Connections {
     }
 
     /// Takes the next place; false, and the connection is dropped, when there is none.
-    pub(super) fn insert(&mut self, stream: TcpStream, session: Session) -> bool {
+    pub(super) fn insert(
+        &mut self,
+        stream: TcpStream,
+        session: Session,
+        prefix: Option<Prefix>,
+    ) -> bool {
         let Some(place) = self.free.pop() else { return false };
         self.serial += 1;
         let serial = self.serial;
         let state = State::Active(Box::new(session));
-        self.places[place] = Some(Connection { stream, state, serial });
+        self.places[place] = Some(Connection { stream, state, prefix, serial });
         compact(&mut self.active, &self.places);
         self.active.push_back(Entry { place, serial });
         true
@@ -98,10 +106,11 @@ impl Connections {
         }
     }
 
-    pub(super) fn remove(&mut self, place: usize) {
-        if self.places.get_mut(place).and_then(Option::take).is_some() {
-            self.free.push(place);
-        }
+    /// Drops the connection; returns what it was counted under.
+    pub(super) fn remove(&mut self, place: usize) -> Option<Prefix> {
+        let connection = self.places.get_mut(place).and_then(Option::take)?;
+        self.free.push(place);
+        connection.prefix
     }
 
     /// The connection that can best be spared: the one that has had its answer longest, or else
@@ -177,10 +186,10 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut connections = Connections::new(3);
         for seconds in [10, 11, 12] {
-            assert!(connections.insert(stream(), session(at(seconds))));
+            assert!(connections.insert(stream(), session(at(seconds)), None));
         }
         assert_eq!(connections.next_place(), None);
-        assert!(!connections.insert(stream(), session(at(13))));
+        assert!(!connections.insert(stream(), session(at(13)), None));
         assert_eq!(connections.next_deadline(), Some(at(10)));
         assert_eq!(connections.overdue(at(9)), None);
         assert_eq!(connections.overdue(at(10)), Some(0));
@@ -204,10 +213,10 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut connections = Connections::new(3);
         for seconds in [2, 60] {
-            connections.insert(stream(), session(at(seconds)));
+            connections.insert(stream(), session(at(seconds)), None);
         }
         connections.hasten(at(5));
-        connections.insert(stream(), session(at(6)));
+        connections.insert(stream(), session(at(6)), None);
         for (now, place) in [(2, 0), (5, 1), (6, 2)] {
             assert_eq!(connections.overdue(at(now - 1)), None);
             assert_eq!(connections.overdue(at(now)), Some(place));
@@ -219,10 +228,10 @@ mod tests {
     fn queues_stay_bounded_behind_one_that_stays() {
         let start = Instant::now();
         let mut connections = Connections::new(4);
-        connections.insert(stream(), session(start));
+        connections.insert(stream(), session(start), None);
         for _ in 0..100 {
             let place = connections.next_place().unwrap();
-            connections.insert(stream(), session(start));
+            connections.insert(stream(), session(start), None);
             connections.linger(place, start);
             connections.remove(place);
         }

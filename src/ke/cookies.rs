@@ -3,8 +3,9 @@
 use arrayvec::ArrayVec;
 use thiserror::Error;
 
-use crate::aead::Algorithm;
-use crate::limits::{COOKIE_BYTES_MAX, COOKIE_BYTES_MULTIPLE, COOKIES_PER_REPLY};
+use crate::aead::{Aead, Algorithm, MasterKey, NonceGenerator};
+use crate::cookie::format::{self, ClientKeys, cookie_bytes};
+use crate::limits::{COOKIE_BYTES_MAX, COOKIE_BYTES_MULTIPLE, COOKIES_PER_REPLY, NONCE_BYTES_MAX};
 
 /// One cookie, 4 to 256 bytes and a multiple of 4.
 pub type Cookie = ArrayVec<u8, COOKIE_BYTES_MAX>;
@@ -27,6 +28,49 @@ pub trait CookieSource {
         s2c: &[u8],
         out: &mut CookieVec,
     ) -> Result<(), CookieError>;
+}
+
+/// Seals the cookies of one answer as a batch.
+pub struct CookieMaker {
+    aead: Aead,
+    nonces: NonceGenerator,
+}
+
+impl CookieMaker {
+    /// With cryptography that has proven itself.
+    pub fn new(aead: Aead, nonces: NonceGenerator) -> Self {
+        Self { aead, nonces }
+    }
+
+    /// What [`CookieSource::cookies`] does, under `master`.
+    ///
+    /// # Errors
+    /// [`CookieError::Unfit`] when the keys are not of the algorithm's length.
+    pub fn make(
+        &mut self,
+        master: &MasterKey,
+        algorithm: Algorithm,
+        c2s: &[u8],
+        s2c: &[u8],
+        out: &mut CookieVec,
+    ) -> Result<(), CookieError> {
+        let keys = ClientKeys::new(algorithm, c2s, s2c).ok_or(CookieError::Unfit)?;
+        let bytes = cookie_bytes(master.algorithm(), algorithm);
+        out.extend(
+            (0..COOKIES_PER_REPLY).map(|_| Cookie::from_iter(std::iter::repeat_n(0, bytes))),
+        );
+        let mut nonce = [0; NONCE_BYTES_MAX];
+        let nonce = &mut nonce[..master.algorithm().nonce_bytes()];
+        let mut jobs: ArrayVec<_, COOKIES_PER_REPLY> = out
+            .iter_mut()
+            .map(|cookie| {
+                self.nonces.fill(nonce);
+                format::prepare(cookie, master, nonce, &keys)
+            })
+            .collect();
+        self.aead.make_cookies(&mut jobs);
+        Ok(())
+    }
 }
 
 /// Why there are no cookies.

@@ -47,6 +47,10 @@ pub struct Counters {
     pub broken: u64,
     /// Dropped before an answer to make room for a newer connection.
     pub shed: u64,
+    /// Refused before its handshake: its prefix had come too often.
+    pub prefix_rate: u64,
+    /// Refused before its handshake: its prefix had too many connections.
+    pub prefix_connections: u64,
     /// Times that accept failed; no connection is lost by it.
     pub accept_failed: u64,
 }
@@ -73,11 +77,13 @@ impl Counters {
             Outcome::NoAlpn => &mut self.no_alpn,
             Outcome::Broken => &mut self.broken,
             Outcome::Shed => &mut self.shed,
+            Outcome::PrefixRate => &mut self.prefix_rate,
+            Outcome::PrefixConnections => &mut self.prefix_connections,
         } += 1;
     }
 
     /// Names of all counters, in the order of [`Counters::values`].
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 23] = [
         "accepted",
         "served",
         "served_siv_256",
@@ -98,6 +104,8 @@ impl Counters {
         "no_alpn",
         "broken",
         "shed",
+        "prefix_rate",
+        "prefix_connections",
         "accept_failed",
     ];
 
@@ -125,6 +133,8 @@ impl Counters {
             no_alpn,
             broken,
             shed,
+            prefix_rate,
+            prefix_connections,
             accept_failed,
         } = *self;
         [
@@ -148,6 +158,8 @@ impl Counters {
             no_alpn,
             broken,
             shed,
+            prefix_rate,
+            prefix_connections,
             accept_failed,
         ]
     }

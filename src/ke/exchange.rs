@@ -41,8 +41,7 @@ impl Default for Offer {
 pub struct Agreed {
     /// The AEAD; one of those offered.
     pub algorithm: Algorithm,
-    /// Its number in the exporter context: always its own (RFC 8915 section 5.1). A chrony server
-    /// before 4.6.1 uses 15 for AEAD 30, and its cookies end in NAKs with these keys.
+    /// Its number in the exporter context: always its own (RFC 8915 section 5.1).
     pub exporter_id: u16,
     /// The server echoed record 1024.
     pub compliant_128gcm: bool,
@@ -52,6 +51,16 @@ pub struct Agreed {
     pub server: Option<String>,
     /// The NTP port named; 123 when absent.
     pub port: Option<u16>,
+}
+
+impl Agreed {
+    /// The number that the server may have put into the exporter context instead: chrony before
+    /// 4.6.1 has 15 for AEAD 30, and does not know record 1024. Its answer to a request under the
+    /// keys of the right number is an NTS NAK.
+    pub fn legacy_exporter_id(&self) -> Option<u16> {
+        let is_doubtful = self.algorithm == Algorithm::Aes128GcmSiv && !self.compliant_128gcm;
+        is_doubtful.then_some(Algorithm::AesSivCmac256.id())
+    }
 }
 
 impl Offer {

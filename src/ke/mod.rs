@@ -3,8 +3,9 @@
 //! A connection's life in the server role, by file: `server` accepts it and moves its bytes,
 //! `session` takes it through handshake, request and answer, `tls` holds the certificates,
 //! `negotiate` chooses what to answer, `keys` derives the NTS keys, `cookies` says how cookies
-//! are had. Only `server` and `client` do I/O.
+//! are had; `admission` says who may begin. Only `server` and `client` do I/O.
 
+pub mod admission;
 pub mod client;
 mod connections;
 pub mod cookies;

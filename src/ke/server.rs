@@ -2,11 +2,14 @@
 //!
 //! The verbs of a turn: wait, accept, advance (read, think, write), sweep.
 //!
+//! Who is admitted says [`Admission`]; whoever is not is reset, which leaves nothing behind.
+//!
 //! When all places are taken, the oldest connection makes room for the newest. Everyone has the
 //! same time, an honest client needs only a few round trips of it, and so the oldest is the most
 //! likely to be idle. To keep an honest client out, idle ones have to come at the rate of all
 //! places per round trip; if instead new ones had to wait, all places per timeout would do.
 
+use std::hash::RandomState;
 use std::io::{self, Read};
 use std::net::{IpAddr, Shutdown, TcpListener};
 use std::ops::ControlFlow;
@@ -16,11 +19,13 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustls::ServerConfig;
+use socket2::SockRef;
 
+use super::admission::{Admission, PrefixLimits};
 use super::connections::{Connection, Connections, State};
 use super::cookies::CookieSource;
 use super::counters::Counters;
-use super::negotiate::{NtpServer, Policy};
+use super::negotiate::Policy;
 use super::session::{Outcome, Services, Session};
 use crate::limits::{
     KE_ACCEPT_PAUSE, KE_ACCEPTS_PER_TURN, KE_BACKLOG, KE_CONNECTIONS_DEFAULT, KE_EVENTS,
@@ -38,13 +43,15 @@ pub struct Options {
     pub timeout: Duration,
     /// Connections held at once; at least one.
     pub connections: usize,
+    /// What one prefix may have of them.
+    pub prefix: PrefixLimits,
 }
 
 impl Options {
-    /// The timeout and number of connections of [`crate::limits`].
+    /// The timeout and number of connections of [`crate::limits`], and all prefixes unlimited.
     pub fn new(tls: Arc<ServerConfig>, policy: Policy) -> Self {
-        let timeout = KE_TIMEOUT_DEFAULT;
-        Self { tls, policy, timeout, connections: KE_CONNECTIONS_DEFAULT }
+        let (timeout, prefix) = (KE_TIMEOUT_DEFAULT, PrefixLimits::default());
+        Self { tls, policy, timeout, connections: KE_CONNECTIONS_DEFAULT, prefix }
     }
 }
 
@@ -54,6 +61,7 @@ pub struct Server<C> {
     events: Events,
     listeners: Vec<Listener>,
     connections: Connections,
+    admission: Admission,
     options: Options,
     cookies: C,
     counters: Counters,
@@ -100,6 +108,12 @@ impl<C: CookieSource> Server<C> {
             events: Events::with_capacity(KE_EVENTS),
             listeners: registered,
             connections: Connections::new(options.connections.max(1)),
+            admission: Admission::new(
+                options.prefix.clone(),
+                options.connections.max(1),
+                Instant::now(),
+                RandomState::new(),
+            ),
             options,
             cookies,
             counters: Counters::default(),
@@ -148,12 +162,13 @@ impl<C: CookieSource> Server<C> {
         &mut self.cookies
     }
 
-    /// Lets these servers and this timeout hold from now on. Connections that would have had longer
-    /// have the new time from now.
-    pub fn adopt(&mut self, ntp_servers: Vec<NtpServer>, timeout: Duration) {
-        self.options.policy.ntp_servers = ntp_servers;
+    /// Lets these hold from now on. Connections that would have had longer have the new time from
+    /// now.
+    pub fn adopt(&mut self, policy: Policy, timeout: Duration, prefix: PrefixLimits) {
+        self.options.policy = policy;
         self.options.timeout = timeout;
         self.connections.hasten(Instant::now() + timeout);
+        self.admission.adopt(prefix);
     }
 
     /// A handle to stop the server with.
@@ -195,15 +210,17 @@ impl<C: CookieSource> Server<C> {
             listener.not_before = None;
             for _ in 0..KE_ACCEPTS_PER_TURN {
                 match listener.socket.accept() {
-                    Ok((stream, _)) => self.admit(stream, listener.local, now),
+                    Ok((stream, client)) => self.admit(stream, client.ip(), listener.local, now),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         listener.is_ready = false;
                         break;
                     }
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(_) => {
-                        // No descriptors or no memory: what is waiting stays in the queue.
+                        // No descriptors or no memory: what is waiting stays in the queue, and the
+                        // oldest makes room as it does when places are short.
                         self.counters.accept_failed += 1;
+                        self.shed();
                         let pause = KE_ACCEPT_PAUSE;
                         listener.not_before = Some(now + pause);
                         break;
@@ -226,12 +243,27 @@ impl<C: CookieSource> Server<C> {
         self.listeners.clear();
     }
 
-    fn admit(&mut self, mut stream: mio::net::TcpStream, local: Option<IpAddr>, now: Instant) {
+    fn admit(
+        &mut self,
+        mut stream: mio::net::TcpStream,
+        client: IpAddr,
+        local: Option<IpAddr>,
+        now: Instant,
+    ) {
         self.counters.accepted += 1;
+        let prefix = match self.admission.enter(client, now) {
+            Ok(prefix) => prefix,
+            Err(outcome) => {
+                // Not closed but reset: TIME-WAIT would hold memory for each one for a minute.
+                let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+                return self.counters.count(outcome);
+            }
+        };
         if self.connections.next_place().is_none() {
             self.shed();
         }
         let Some(place) = self.connections.next_place() else {
+            self.admission.leave(prefix);
             return self.counters.count(Outcome::Shed);
         };
         let local = local.map_or_else(|| stream.local_addr().map(|address| address.ip()), Ok);
@@ -244,11 +276,14 @@ impl<C: CookieSource> Server<C> {
         match (local, registered) {
             (Ok(local), Ok(())) => {
                 let deadline = now + self.options.timeout;
-                self.connections.insert(stream, Session::new(local, deadline));
+                self.connections.insert(stream, Session::new(local, deadline), prefix);
                 // The ClientHello is often there already.
                 self.ready.push(place);
             }
-            _ => self.counters.count(Outcome::Broken),
+            _ => {
+                self.admission.leave(prefix);
+                self.counters.count(Outcome::Broken);
+            }
         }
     }
 
@@ -256,7 +291,7 @@ impl<C: CookieSource> Server<C> {
         let Some(place) = self.connections.most_dispensable() else { return };
         match self.connections.at(place).map(|connection| &connection.state) {
             Some(State::Active(_)) => self.close(place, Outcome::Shed),
-            _ => self.connections.remove(place),
+            _ => self.remove(place),
         }
     }
 
@@ -281,7 +316,7 @@ impl<C: CookieSource> Server<C> {
             }
             State::Lingering { drained_bytes, .. } => {
                 if !matches!(input, Input::Open) || *drained_bytes > KE_INPUT_BYTES_MAX {
-                    self.connections.remove(place);
+                    self.remove(place);
                 }
             }
         }
@@ -326,7 +361,7 @@ impl<C: CookieSource> Server<C> {
             match self.connections.at(place).map(|connection| &connection.state) {
                 // It has time left until its client closes.
                 Some(State::Lingering { deadline, .. }) if *deadline > now => {}
-                Some(State::Lingering { .. }) => self.connections.remove(place),
+                Some(State::Lingering { .. }) => self.remove(place),
                 // Its client does not take the answer.
                 Some(State::Active(_)) => self.close(place, Outcome::Broken),
                 None => {}
@@ -336,7 +371,12 @@ impl<C: CookieSource> Server<C> {
 
     fn close(&mut self, place: usize, outcome: Outcome) {
         self.counters.count(outcome);
-        self.connections.remove(place);
+        self.remove(place);
+    }
+
+    fn remove(&mut self, place: usize) {
+        let prefix = self.connections.remove(place);
+        self.admission.leave(prefix);
     }
 }
 

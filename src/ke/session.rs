@@ -83,6 +83,10 @@ pub enum Outcome {
     Broken,
     /// Dropped for a newer connection.
     Shed,
+    /// Not begun: its prefix had come too often.
+    PrefixRate,
+    /// Not begun: its prefix had too many connections.
+    PrefixConnections,
 }
 
 enum Transport {

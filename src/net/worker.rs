@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::Port;
 use crate::aead::NonceGenerator;
 use crate::clock::Clock as _;
-use crate::clock::source::HostClock;
+use crate::clock::host::HostClock;
 use crate::engine::Engine;
 use crate::engine::batch::Verdicts;
 use crate::limits::{BATCH_DATAGRAMS, LATENCY_UNITS_MAX, WORKER_DRAIN_WAIT};
@@ -67,6 +67,9 @@ impl Worker {
         if received > 0 {
             self.answer(port);
         }
+        for departed in port.departed() {
+            self.engine.departed(departed.ticket, departed.at);
+        }
         self.sweep(port, received);
         received
     }
@@ -77,6 +80,8 @@ impl Worker {
         let arrivals: Arrivals = batch.iter().map(|datagram| datagram.arrival).collect();
         // After the batch has come: whatever key its cookies were made with, it is published.
         let keys = self.keys.latest();
+        // Nor is a worker that has slept behind the clock role.
+        self.clock.refresh();
         let verdicts = self.engine.answer(&mut batch, keys, &self.clock, &mut self.nonces);
         drop(batch);
         let started = self.clock.now();
@@ -99,8 +104,8 @@ impl Worker {
         }
     }
 
-    /// What has to be done beside answering: publish what was counted, look at the clock now and
-    /// then, and leave no keys lying about when there is nothing to do.
+    /// What has to be done beside answering: publish what was counted, and leave no keys lying
+    /// about when there is nothing to do.
     fn sweep<P: Port>(&mut self, port: &P, received: usize) {
         self.processor_time.look(self.sent, received == 0);
         let counters = WorkerCounters {
@@ -109,7 +114,6 @@ impl Worker {
             processor_nanoseconds: self.processor_time.nanoseconds,
         };
         self.stats.publish(&counters);
-        self.clock.refresh();
         if received == 0 {
             self.engine.wipe();
             self.keys.latest();

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::source::Source;
 use crate::limits::OBSERVER_FACTS_AGE_MAX;
+use crate::process::clock_status::ClockStatus;
 use crate::process::role::Role;
-use crate::process::status::{ClockStatus, Status};
+use crate::process::status::Status;
 
 /// What `/health` answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,13 +55,15 @@ fn of_processes(status: &Status) -> impl Iterator<Item = String> {
     })
 }
 
-/// A clock that nobody vouches for is good if the configuration says so.
+/// The clock is as good as clients are told: also while its source is silent, for as long as its
+/// last word holds.
 fn of_clock(clock: &ClockStatus) -> Option<String> {
-    let is_good = clock.source == Source::Local || clock.kernel_is_synchronised == Some(true);
-    (!is_good).then(|| {
-        "the kernel calls its clock unsynchronised, and clients are told so; start the time daemon \
-         that keeps it"
-            .to_owned()
+    let why = if clock.why.is_empty() { "its source has not spoken" } else { &clock.why };
+    (clock.stratum == 0).then(|| {
+        format!(
+            "clients are told that the clock is unsynchronised: {why}; see to the time daemon that \
+             keeps it"
+        )
     })
 }
 
@@ -91,7 +93,9 @@ mod tests {
             ],
             "ntp_listen": [], "worker_cpus": [], "workers": [], "ke_listen": ["127.0.0.1:4460"],
             "clock": {
-                "source": "kernel", "stratum": 3,
+                "source": "kernel", "followed": null, "source_state": "synchronised", "why": "",
+                "leap": "none", "stratum": 3, "root_dispersion_seconds": 0.001,
+                "holdover_left_seconds": 3600.0,
                 "kernel_is_synchronised": true, "kernel_error_bound_seconds": 0.001,
             },
             "keys": {
@@ -103,7 +107,8 @@ mod tests {
             ],
             "serverstats": {
                 "ntp_packets_received": 0, "nts_ke_connections_accepted": 0,
-                "authenticated_ntp_packets": 0, "responder": {}, "key_establishment": {},
+                "authenticated_ntp_packets": 0, "interleaved_ntp_packets": 0,
+                "responder": {}, "key_establishment": {},
             },
         });
         change(&mut status);
@@ -127,18 +132,19 @@ mod tests {
             it["processes"] = json!([process("responder", true)]);
         };
         assert_eq!(health(Duration::ZERO, plain_only), well);
-        for unknown in [json!(false), Value::Null] {
+        for (why, expected) in [("chronyd is silent", "chronyd is silent"), ("", "not spoken")] {
             let unsynchronised = health(Duration::ZERO, |it| {
-                it["clock"]["kernel_is_synchronised"] = unknown;
+                it["clock"]["stratum"] = 0.into();
+                it["clock"]["why"] = why.into();
             });
-            assert!(unsynchronised.reasons[0].contains("unsynchronised"));
+            assert!(unsynchronised.reasons[0].contains(expected), "{unsynchronised:?}");
             assert!(unsynchronised.live && !unsynchronised.ready);
         }
-        let local = |it: &mut Value| {
-            it["clock"]["source"] = "local".into();
+        let held_over = |it: &mut Value| {
+            it["clock"]["why"] = "chronyd is silent".into();
             it["clock"]["kernel_is_synchronised"] = false.into();
         };
-        assert_eq!(health(Duration::ZERO, local), well);
+        assert_eq!(health(Duration::ZERO, held_over), well);
         let expired = |it: &mut Value| it["certificates"][0]["expires_unix"] = 1_799_999_999.into();
         assert!(health(Duration::ZERO, expired).reasons[0].contains("/a has expired"));
         let silent = health(OBSERVER_FACTS_AGE_MAX + Duration::from_secs(1), |_| {});

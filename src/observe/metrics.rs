@@ -10,7 +10,8 @@ use crate::engine::outcome::Outcome;
 use crate::ke::counters::Counters as KeCounters;
 use crate::net::PortCounters;
 use crate::page::stats::{StatsPage, WorkerCounters};
-use crate::process::status::{CertificateStatus, ClockStatus, KeysStatus, ProcessStatus, Status};
+use crate::process::clock_status::ClockStatus;
+use crate::process::status::{CertificateStatus, KeysStatus, ProcessStatus, Status};
 
 /// All metrics as text. Before the supervisor's first word those that come from it are missing.
 pub fn render(facts: &Facts) -> String {
@@ -52,6 +53,8 @@ fn workers(out: &mut Exposition, pages: &[WorkerPage], standing: Option<&Standin
     let opened = "Cookies of requests that opened under a master key.";
     counter("timeball_ntp_cookies_opened_total", "cookies_opened", opened);
     counter("timeball_ntp_cookies_issued_total", "cookies_issued", "Cookies in replies.");
+    let interleaved = "Replies in interleaved mode, of those that were answered.";
+    counter("timeball_ntp_interleaved_total", "answered_interleaved", interleaved);
     for (metric, counted, help) in PORT {
         counter(metric, counted, help);
     }
@@ -95,6 +98,21 @@ const PORT: [(&str, &str, &str); PortCounters::NAMES.len()] = [
         "timeball_ntp_send_buffer_full_total",
         "send_buffer_full",
         "Replies dropped because a socket's send buffer stayed full.",
+    ),
+    (
+        "timeball_ntp_transmit_timestamps_total",
+        "transmit_timestamps",
+        "Replies whose departure the kernel has told.",
+    ),
+    (
+        "timeball_ntp_transmit_timestamps_missing_total",
+        "transmit_timestamps_missing",
+        "Replies whose departure the kernel did not tell in time.",
+    ),
+    (
+        "timeball_ntp_error_queue_strays_total",
+        "error_queue_strays",
+        "What else was in error queues: errors, and timestamps that nobody waits for.",
     ),
 ];
 
@@ -169,17 +187,22 @@ fn clock(out: &mut Exposition, clock: &ClockStatus) {
     let source = match clock.source {
         crate::clock::source::Source::Kernel => "kernel",
         crate::clock::source::Source::Local => "local",
+        crate::clock::source::Source::Follow => "follow",
     };
     out.metric("timeball_clock_info", Gauge, "Where the time comes from.")
         .sample(&[("source", &source), ("stratum", &clock.stratum)], 1);
-    if let Some(is_synchronised) = clock.kernel_is_synchronised {
-        let help = "Whether the kernel calls its clock synchronised.";
-        out.metric("timeball_clock_synchronised", Gauge, help)
-            .sample(&[], u8::from(is_synchronised));
-    }
-    if let Some(bound) = clock.kernel_error_bound_seconds {
-        let help = "The kernel's bound of its clock's error.";
-        out.metric("timeball_clock_error_bound_seconds", Gauge, help).sample(&[], bound);
+    out.metric(
+        "timeball_clock_synchronised",
+        Gauge,
+        "Whether clients are told a synchronised clock.",
+    )
+    .sample(&[], u8::from(clock.stratum > 0));
+    let help = "Bound of the clock's error (root dispersion) that clients are told.";
+    out.metric("timeball_clock_error_bound_seconds", Gauge, help)
+        .sample(&[], clock.root_dispersion_seconds);
+    if let Some(left) = clock.holdover_left_seconds {
+        let help = "How long the last word of the clock's source still holds.";
+        out.metric("timeball_clock_holdover_left_seconds", Gauge, help).sample(&[], left);
     }
 }
 

@@ -34,6 +34,8 @@ pub enum Purpose {
     NtpSocket,
     /// A TCP listener of key establishment.
     KeListener,
+    /// A socket to chronyd's Unix socket, of the clock role.
+    ChronydSocket,
     /// The TCP listener of the observer.
     HttpListener,
     /// The key page or a page of counters, in the order of [`Pages`](super::pages::Pages).
@@ -47,6 +49,7 @@ impl Purpose {
             Self::Channel => "channel",
             Self::NtpSocket => "UDP sockets",
             Self::KeListener => "TCP listeners",
+            Self::ChronydSocket => "a socket to chronyd",
             Self::HttpListener => "HTTP listener",
             Self::Page => "pages",
         }

@@ -8,6 +8,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
 use super::certificates::PairText;
 use super::channel::Link;
 use super::handover::{Descriptors, Purpose, StartMessage};
@@ -16,13 +18,13 @@ use super::sandbox::Filter;
 use super::signals::stop_on_signals;
 use super::start::{KeyEstablishmentStart, KeyEstablishmentTerms, Order, Report, RoleError};
 use crate::aead::{Aead, Algorithm, NonceGenerator, self_test};
-use crate::cookie::format::{self, ClientKeys, cookie_bytes};
-use crate::ke::cookies::{Cookie, CookieError, CookieSource, CookieVec};
+use crate::ke::admission::PrefixLimits;
+use crate::ke::cookies::{CookieError, CookieMaker, CookieSource, CookieVec};
 use crate::ke::counters::Counters;
 use crate::ke::negotiate::{NtpServer, Policy};
 use crate::ke::server::{Options, Server, Stopper};
 use crate::ke::tls::{CertificateStore, Pair, PairError, server_config};
-use crate::limits::{COOKIES_PER_REPLY, NONCE_BYTES_MAX};
+use crate::limits::KE_DESCRIPTORS_BESIDE;
 use crate::page::key::SharedRing;
 use crate::page::stats::StatsWriter;
 
@@ -50,15 +52,10 @@ pub fn run(
         .map_err(|error| RoleError::new("TLS cannot be set up", error))?;
     let options = Options {
         tls,
-        // AEAD 15 alone: every client has it, and its crypto is the batched one.
-        policy: Policy {
-            algorithms: [Algorithm::AesSivCmac256].into_iter().collect(),
-            ntp_port: start.ntp_port,
-            ntp_servers: terms.ntp_servers,
-            ..Policy::default()
-        },
+        policy: terms.policy,
         timeout: terms.timeout,
-        connections: start.connections_max,
+        connections: start.connections_max.min(descriptors_for_connections()),
+        prefix: terms.prefix,
     };
     drop(start);
 
@@ -98,7 +95,7 @@ fn serve(
                     Ok(()) => link.report(&Report::Adopted),
                     Err(error) => link.report(&Report::Refused(error.to_string())),
                 },
-                Order::Inform(_) => {}
+                Order::AskChronyd(_) | Order::Inform(_) => {}
             }
         }
     }
@@ -132,22 +129,43 @@ fn listen(link: Link, stopper: Stopper, started: Arc<Barrier>) -> Receiver<Order
     orders
 }
 
+/// How many connections the limit of open files leaves room for, once it is as high as this process
+/// may set it. With fewer places than descriptors the oldest connection makes room for the newest;
+/// without descriptors nobody would.
+fn descriptors_for_connections() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Whoever may not raise it keeps what there is.
+    let _ = setrlimit(Resource::Nofile, limit);
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let left = descriptors.saturating_sub(KE_DESCRIPTORS_BESIDE).max(1);
+    usize::try_from(left).unwrap_or(usize::MAX)
+}
+
 /// Terms that can hold.
 struct Terms {
     pairs: Vec<Pair>,
-    ntp_servers: Vec<NtpServer>,
+    policy: Policy,
     timeout: Duration,
+    prefix: PrefixLimits,
 }
 
 impl Terms {
     fn check(terms: &KeyEstablishmentTerms) -> Result<Self, RoleError> {
         let pairs: Result<_, PairError> = terms.certificates.iter().map(PairText::parse).collect();
         let server = terms.ntp_server.iter();
-        let ntp_servers: Result<_, _> = server.map(|name| name.parse()).collect();
+        let ntp_servers: Result<Vec<NtpServer>, _> = server.map(|name| name.parse()).collect();
         Ok(Self {
             pairs: pairs.map_err(|error| RoleError(error.to_string()))?,
-            ntp_servers: ntp_servers.map_err(|error| RoleError::new("ke.ntp_server", error))?,
+            policy: Policy {
+                algorithms: terms.aeads.iter().filter_map(|id| Algorithm::from_id(*id)).collect(),
+                compliant_128gcm: terms.compliant_128gcm,
+                ntp_port: terms.ntp_port,
+                ntp_servers: ntp_servers.map_err(|error| RoleError::new("ke.ntp_server", error))?,
+                served_as: Vec::new(),
+            },
             timeout: Duration::from_secs_f64(terms.timeout_seconds),
+            prefix: terms.prefix.clone(),
         })
     }
 }
@@ -160,15 +178,14 @@ fn adopt(
 ) -> Result<(), RoleError> {
     let terms = Terms::check(terms)?;
     store.replace(terms.pairs).map_err(|error| RoleError(error.to_string()))?;
-    server.adopt(terms.ntp_servers, terms.timeout);
+    server.adopt(terms.policy, terms.timeout, terms.prefix);
     Ok(())
 }
 
 /// Cookies under the ring's current master key.
 struct RingCookies {
     ring: SharedRing,
-    aead: Aead,
-    nonces: NonceGenerator,
+    maker: CookieMaker,
 }
 
 impl RingCookies {
@@ -177,7 +194,7 @@ impl RingCookies {
         self_test(&mut aead).map_err(|error| RoleError::new("refusing to start", error))?;
         let nonces = NonceGenerator::new()
             .map_err(|error| RoleError::new("the kernel gives no random numbers", error))?;
-        Ok(Self { ring, aead, nonces })
+        Ok(Self { ring, maker: CookieMaker::new(aead, nonces) })
     }
 }
 
@@ -189,22 +206,6 @@ impl CookieSource for RingCookies {
         s2c: &[u8],
         out: &mut CookieVec,
     ) -> Result<(), CookieError> {
-        let keys = ClientKeys::new(algorithm, c2s, s2c).ok_or(CookieError::Unfit)?;
-        let master = self.ring.latest().current();
-        let bytes = cookie_bytes(master.algorithm(), algorithm);
-        out.extend(
-            (0..COOKIES_PER_REPLY).map(|_| Cookie::from_iter(std::iter::repeat_n(0, bytes))),
-        );
-        let mut nonce = [0; NONCE_BYTES_MAX];
-        let nonce = &mut nonce[..master.algorithm().nonce_bytes()];
-        let mut jobs: Vec<_> = out
-            .iter_mut()
-            .map(|cookie| {
-                self.nonces.fill(nonce);
-                format::prepare(cookie, master, nonce, &keys)
-            })
-            .collect();
-        self.aead.make_cookies(&mut jobs);
-        Ok(())
+        self.maker.make(self.ring.latest().current(), algorithm, c2s, s2c, out)
     }
 }

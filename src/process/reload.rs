@@ -47,6 +47,9 @@ impl Reread {
             ke.certificates.clone_from(&new.certificates);
             ke.ntp_server.clone_from(&new.ntp_server);
             ke.timeout = new.timeout;
+            ke.aeads.clone_from(&new.aeads);
+            ke.compliant_128gcm = new.compliant_128gcm;
+            ke.prefix.clone_from(&new.prefix);
         }
         let holds = changed_in_place(running, &settings);
         Ok(Self { settings, certificates, holds, restart_needed })
@@ -61,6 +64,14 @@ fn changed_in_place(old: &Settings, new: &Settings) -> Vec<&'static str> {
             ("ke.certificate", old.certificates != new.certificates),
             ("ke.ntp_server", old.ntp_server != new.ntp_server),
             ("ke.timeout_seconds", old.timeout != new.timeout),
+            ("ke.aeads", old.aeads != new.aeads),
+            ("ke.compliant_128gcm", old.compliant_128gcm != new.compliant_128gcm),
+            ("ke.prefix_connections_max", old.prefix.connections != new.prefix.connections),
+            (
+                "ke.prefix_handshakes_per_second",
+                old.prefix.handshakes_per_second != new.prefix.handshakes_per_second,
+            ),
+            ("ke.unlimited_clients", old.prefix.unlimited != new.prefix.unlimited),
         ]);
     }
     of_changed(changed)
@@ -79,6 +90,7 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         udp,
         workers,
         port,
+        interleaved_entries,
         clock,
         ke,
         rotation,
@@ -102,8 +114,12 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("ntp.workers", workers.count != new.workers.count),
         ("ntp.cpus", workers.cpus != new.workers.cpus),
         ("ntp.port", *port != new.port),
+        ("interleaved.entries", *interleaved_entries != new.interleaved_entries),
         ("clock.source", clock.source != new.clock.source),
         ("clock.stratum", clock.stratum != new.clock.stratum),
+        ("clock.holdover", clock.holdover != new.clock.holdover),
+        ("clock.chronyd", clock.chronyd != new.clock.chronyd),
+        ("clock.follow", clock.follow != new.clock.follow),
         ("control.socket", *socket != new.control.socket),
         ("control.mode", *mode != new.control.mode),
         ("observe.listen", *observe_listen != new.observe_listen),
@@ -125,7 +141,7 @@ fn is_same_maker(old: KeyRotation, new: KeyRotation) -> bool {
 }
 
 fn restart_needed_ke(old: &KeSettings, new: &KeSettings) -> [(&'static str, bool); 3] {
-    // Not so: certificates, ntp_server, timeout.
+    // Not so: certificates, ntp_server, aeads, compliant_128gcm, timeout, prefix.
     let KeSettings { listen, processes, connections_max, .. } = old;
     [
         ("ke.listen", *listen != new.listen),
@@ -149,7 +165,9 @@ mod tests {
                 "state_directory = \"/x\"\n[ntp]\nlisten = [\"::1\"]\nbind_device = \"lo\"\n\
               dscp = 46\nreceive_buffer_bytes = 65536\nsend_buffer_bytes = 65536\n\
               workers = 3\ncpus = \"0\"\n\
-              port = \"uring\"\n[clock]\nsource = \"local\"\nstratum = 4\n\
+              port = \"uring\"\n[interleaved]\nentries = 0\n\
+              [clock]\nsource = \"local\"\nstratum = 4\nholdover = 60\n\
+              chronyd = \"[::1]:323\"\nfollow = \"127.0.0.1:1123\"\n\
               [keys]\nrotate = \"external\"\n\
               [control]\nsocket = \"/x/y\"\nmode = \"0660\"\n\
               [observe]\nlisten = \"::1\"\n",
@@ -163,8 +181,12 @@ mod tests {
                     "ntp.workers",
                     "ntp.cpus",
                     "ntp.port",
+                    "interleaved.entries",
                     "clock.source",
                     "clock.stratum",
+                    "clock.holdover",
+                    "clock.chronyd",
+                    "clock.follow",
                     "control.socket",
                     "control.mode",
                     "observe.listen",
@@ -178,7 +200,9 @@ mod tests {
             ),
             (
                 &format!(
-                    "{ke}ntp_server = \"a.example\"\ntimeout_seconds = 1.0\n\
+                    "{ke}ntp_server = \"a.example\"\ntimeout_seconds = 1.0\naeads = [15]\n\
+                       compliant_128gcm = true\nprefix_connections_max = 1\n\
+                       prefix_handshakes_per_second = 1.0\nunlimited_clients = []\n\
                        [[ke.certificates]]\ncertificate = \"c\"\nkey = \"d\"\n\
                        [keys]\nrotate_every = \"2 days\"\n"
                 ),

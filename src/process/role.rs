@@ -7,6 +7,8 @@ pub enum Role {
     Responder,
     /// NTS key establishment.
     KeyEstablishment,
+    /// Asks the source of the time.
+    Clock,
     /// Shows how the server fares.
     Observer,
 }
@@ -17,6 +19,7 @@ impl Role {
         match self {
             Self::Responder => "responder",
             Self::KeyEstablishment => "key-establishment",
+            Self::Clock => "clock",
             Self::Observer => "observer",
         }
     }
@@ -26,6 +29,7 @@ impl Role {
         match self {
             Self::Responder => "responder",
             Self::KeyEstablishment => "key establishment",
+            Self::Clock => "clock",
             Self::Observer => "observer",
         }
     }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::certificates::PairText;
 use super::status::Status;
-use crate::config::checked::ClockSettings;
+use crate::config::clock::ClockSettings;
+use crate::ke::admission::PrefixLimits;
 use crate::net::PortChoice;
 
 /// What the responder needs beside its sockets.
@@ -19,15 +20,22 @@ pub struct ResponderStart {
     pub port: PortChoice,
     /// How long a worker polls before it sleeps.
     pub busy_poll: Duration,
+    /// Pairs of timestamps that each worker keeps for interleaved mode.
+    pub interleaved_entries: usize,
+}
+
+/// What the clock role needs.
+#[derive(Serialize, Deserialize)]
+pub struct ClockStart {
     /// Where the time comes from.
-    pub clock: ClockSettings,
+    pub settings: ClockSettings,
+    /// Why no socket to chronyd's Unix socket comes along, if one should.
+    pub why_no_chronyd: Option<String>,
 }
 
 /// What one process of key establishment needs beside its listeners.
 #[derive(Serialize, Deserialize)]
 pub struct KeyEstablishmentStart {
-    /// Port of the NTP service.
-    pub ntp_port: u16,
     /// Connections that this process may have open at one time.
     pub connections_max: usize,
     /// What a reload can change.
@@ -41,8 +49,16 @@ pub struct KeyEstablishmentTerms {
     pub certificates: Vec<PairText>,
     /// Server that clients are sent to.
     pub ntp_server: Option<String>,
+    /// Port of the NTP service.
+    pub ntp_port: u16,
+    /// Numbers of the AEAD algorithms that are agreed to.
+    pub aeads: Vec<u16>,
+    /// What clients are that offer AEAD 30 without record 1024.
+    pub compliant_128gcm: bool,
     /// From accept to close, in seconds.
     pub timeout_seconds: f64,
+    /// What one prefix may have of this process.
+    pub prefix: PrefixLimits,
 }
 
 /// What the observer needs beside its listener.
@@ -60,6 +76,8 @@ pub enum Order {
     Ping,
     /// Go on with these terms.
     Adopt(Box<KeyEstablishmentTerms>),
+    /// Ask chronyd over the socket that comes along; none comes for this reason.
+    AskChronyd(Option<String>),
     /// How the server stands now; to be answered as a ping is.
     Inform(Box<Status>),
 }
@@ -73,6 +91,8 @@ pub enum Report {
     Failed(String),
     /// It works.
     Pong,
+    /// chronyd cannot be reached over the socket to it: a new one is wanted.
+    ChronydLost,
     /// The terms of the last order hold.
     Adopted,
     /// The terms of the last order do not hold, and why; those before them do.

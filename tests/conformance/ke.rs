@@ -47,6 +47,7 @@ pub fn cases() -> Vec<Case> {
         case!(c019_aead_15_is_always_taken),
         case!(c020_aead_was_offered),
         case!(c021_no_common_aead),
+        case!(c022_the_client_s_order_is_honoured),
         case!(c023_unknown_critical_record),
         case!(c024_unknown_record_is_ignored),
         case!(c025_records_of_servers),
@@ -55,6 +56,7 @@ pub fn cases() -> Vec<Case> {
         case!(c027_closed_before_the_end),
         case!(c028_end_of_message_misused),
         case!(c030_eight_cookies_not_critical),
+        case!(c030_eight_cookies_whatever_is_asked),
         case!(c031_cookies_fit_all_clients),
         case!(c032_cookies_are_good_at_the_server_named),
         case!(c033_server_record_names_an_address_or_a_host),
@@ -65,6 +67,9 @@ pub fn cases() -> Vec<Case> {
         case!(c036_otherwise_the_same_family),
         case!(c037_critical_server_and_port),
         case!(c038_exporter),
+        case!(c038_exporter_and_key_length_of_each_aead),
+        case!(c039_aead_30_with_record_1024),
+        case!(c040_aead_30_without_record_1024),
         case!(c041_compliant_128gcm_with_a_body),
         case!(c043_idle_connections_block_nobody),
         case!(c043_idle_connections_end_in_time),
@@ -93,7 +98,7 @@ fn ntp_address(reply: &Reply, ke: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, port)
 }
 
-/// What an NTP server says to a request with one cookie.
+/// What an NTP server says to a request with one cookie, of AEAD 15.
 fn try_cookie(
     ntp: SocketAddr,
     cookie: &[u8],
@@ -101,6 +106,10 @@ fn try_cookie(
     s2c: &[u8; 32],
 ) -> Result<(), ResponseError> {
     let keys = ClientKeys::new(Algorithm::AesSivCmac256, c2s, s2c).expect("lengths fit");
+    try_keys(ntp, cookie, keys)
+}
+
+fn try_keys(ntp: SocketAddr, cookie: &[u8], keys: ClientKeys) -> Result<(), ResponseError> {
     let mut association = Association::new(keys, [cookie]);
     let mut random = NonceGenerator::new().expect("random numbers");
     let mut buffer = vec![0; DATAGRAM_BYTES];
@@ -360,6 +369,25 @@ fn c021_no_common_aead(server: &Server) {
     assert!(reply.cookies().is_empty() && reply.bodies(ERROR).is_empty());
 }
 
+fn c022_the_client_s_order_is_honoured(server: &Server) {
+    let agreed = |server: &Server, offered: &[u16]| {
+        let [id] = ask(server, &request(&[0], offered, &[])).ids(AEAD)[..] else { panic!("one") };
+        id
+    };
+    for (offered, expected) in
+        [(&[15, 30][..], 15), (&[30, 15], 30), (&[17, 30, 15], 30), (&[17, 15], 15)]
+    {
+        assert_eq!(agreed(server, offered), expected, "{offered:?}");
+    }
+    // What is configured is a choice, not an order.
+    let server = server_with("aeads = [15, 30, 17]");
+    for (offered, expected) in [(&[15, 17, 30][..], 15), (&[17, 30, 15], 17), (&[9999, 30], 30)] {
+        assert_eq!(agreed(&server, offered), expected, "{offered:?}");
+    }
+    let server = server_with("aeads = [15]");
+    assert_eq!(agreed(&server, &[30, 17, 15]), 15);
+}
+
 fn c023_unknown_critical_record(server: &Server) {
     for kind in [8, 14, 15, 0x3fff, 0x4000, 0x4001, 0x7fff] {
         let unknown = record(CRITICAL | kind, &[1, 2, 3]);
@@ -445,6 +473,20 @@ fn c030_eight_cookies_not_critical(server: &Server) {
     assert_eq!(reply.cookies().len(), 8);
     let mut cookies = reply.records.iter().filter(|record| record.kind == COOKIE);
     assert!(cookies.all(|record| !record.critical));
+}
+
+/// CVE-2026-26076, and what else could move a server to make more: records of its own invention
+/// and of drafts that ask for cookies, as many as fit.
+fn c030_eight_cookies_whatever_is_asked(server: &Server) {
+    let wish = |kind| record(kind, &u16::MAX.to_be_bytes());
+    let count = (KE_REQUEST_BYTES_MAX - good_request().len()) / wish(0).len();
+    let wishes: Vec<u8> = (0..count as u16)
+        .flat_map(|number| wish([8, 9, 10, 11, 0x4001, 0x4f00][number as usize % 6]))
+        .collect();
+    let plain = ask(server, &good_request());
+    let reply = ask(server, &request(&[0], &[15], &wishes));
+    assert_eq!(reply.cookies().len(), 8);
+    assert_eq!(reply.bytes.len(), plain.bytes.len());
 }
 
 fn c031_cookies_fit_all_clients(server: &Server) {
@@ -581,6 +623,77 @@ fn c038_exporter(server: &Server) {
     assert_eq!(try_contexts(label, &[0, 0, 15, 0, 0], &[0, 0, 15, 0, 1]), nak);
     assert_eq!(try_contexts(label, &[0, 15, 0], &[0, 15, 1]), nak);
     assert_eq!(try_contexts(b"EXPORTER-network-time-security/1", &c2s, &s2c), nak);
+}
+
+/// What the NTP server says to keys of `algorithm` with this number in the exporter context.
+fn try_exporter(
+    server: &Server,
+    client: &Client,
+    reply: &Reply,
+    algorithm: Algorithm,
+    exporter_id: u16,
+) -> Result<(), ResponseError> {
+    let [high, low] = exporter_id.to_be_bytes();
+    let [c2s, s2c] = [0, 1].map(|direction| {
+        let (label, context) = (b"EXPORTER-network-time-security", [0, 0, high, low, direction]);
+        let mut key = vec![0; algorithm.key_bytes()];
+        client.tls.export_keying_material(&mut key, label, Some(&context)).expect("keys");
+        key
+    });
+    let keys = ClientKeys::new(algorithm, &c2s, &s2c).expect("lengths fit");
+    try_keys(server.ntp(), reply.cookies()[0], keys)
+}
+
+/// An answer to `aeads` with `more`, and the connection to derive keys from.
+fn offer(server: &Server, aeads: &[u16], more: &[u8]) -> (Client, Reply) {
+    let mut client = Client::connect(server);
+    client.say(&request(&[0], aeads, more));
+    let reply = client.reply();
+    (client, reply)
+}
+
+fn c038_exporter_and_key_length_of_each_aead(_: &Server) {
+    use Algorithm::{Aes128GcmSiv, AesSivCmac256, AesSivCmac512};
+    for master in [AesSivCmac256, Aes128GcmSiv] {
+        let server = Server::start_with(master, "", "", "aeads = [15, 17, 30]");
+        for algorithm in [AesSivCmac256, AesSivCmac512, Aes128GcmSiv] {
+            let id = algorithm.id();
+            let (client, reply) = offer(&server, &[id], &record(COMPLIANT_128GCM, &[]));
+            assert_eq!(reply.ids(AEAD), [id]);
+            let tried = [15, 17, 30].map(|exporter_id| {
+                try_exporter(&server, &client, &reply, algorithm, exporter_id).is_ok()
+            });
+            assert_eq!(tried, [15, 17, 30].map(|exporter_id| exporter_id == id), "{algorithm}");
+        }
+    }
+}
+
+fn c039_aead_30_with_record_1024(server: &Server) {
+    for critical in [0, CRITICAL] {
+        let compliant = record(critical | COMPLIANT_128GCM, &[]);
+        let (client, reply) = offer(server, &[30, 15], &compliant);
+        assert_eq!(reply.ids(AEAD), [30]);
+        assert_eq!(reply.bodies(COMPLIANT_128GCM), [b""]);
+        let mut records = reply.records.iter().filter(|record| record.kind == COMPLIANT_128GCM);
+        assert!(records.all(|record| !record.critical));
+        let tried = |id| try_exporter(server, &client, &reply, Algorithm::Aes128GcmSiv, id);
+        assert_eq!((tried(30), tried(15)), (Ok(()), Err(ResponseError::Nak)));
+    }
+    // It is about AEAD 30 and nothing else.
+    let (_, reply) = offer(server, &[15, 30], &record(COMPLIANT_128GCM, &[]));
+    assert!(reply.bodies(COMPLIANT_128GCM).is_empty());
+    reply.assert_agreed();
+}
+
+fn c040_aead_30_without_record_1024(server: &Server) {
+    let configured = server_with("compliant_128gcm = true");
+    for (server, good, bad) in [(server, 15, 30), (&configured, 30, 15)] {
+        let (client, reply) = offer(server, &[30, 15], &[]);
+        assert_eq!(reply.ids(AEAD), [30]);
+        assert!(reply.bodies(COMPLIANT_128GCM).is_empty());
+        let tried = |id| try_exporter(server, &client, &reply, Algorithm::Aes128GcmSiv, id);
+        assert_eq!((tried(good), tried(bad)), (Ok(()), Err(ResponseError::Nak)), "{good}");
+    }
 }
 
 fn c041_compliant_128gcm_with_a_body(server: &Server) {

@@ -54,6 +54,62 @@ fn the_client_s_server_record_is_honoured_end_to_end() {
 }
 
 #[test]
+fn keys_of_an_old_chrony_are_there_to_try_when_record_1024_is_not_echoed() {
+    let server = Running::start(|_| {});
+    let mut options = server.client(server.addresses[0]);
+    for says_1024 in [true, false] {
+        options.offer = Offer {
+            algorithms: [Algorithm::Aes128GcmSiv].into_iter().collect(),
+            compliant_128gcm: says_1024,
+            ..Offer::default()
+        };
+        let established = client::establish(&options).unwrap();
+        assert_eq!(established.legacy_keys.is_none(), says_1024);
+        let keys = established.legacy_keys.as_ref().unwrap_or(&established.keys);
+        // These cookies tell what the server derived.
+        let expected = [&[0; 4], keys.c2s(), keys.s2c()].concat();
+        assert_eq!(established.agreed.cookies[0].as_slice(), expected, "{says_1024}");
+    }
+    let counters = server.stop();
+    assert_eq!((counters.served_gcm_siv, counters.served_gcm_siv_legacy), (1, 1));
+}
+
+#[test]
+fn a_prefix_beyond_its_connections_keeps_no_other_out() {
+    let server = Running::start(|options| {
+        options.connections = 16;
+        options.prefix.connections = Some(4);
+    });
+    let flood: Vec<_> =
+        (0..100).map(|_| TcpStream::connect(server.addresses[0]).unwrap()).collect();
+    client::establish(&server.client(server.addresses[1])).unwrap();
+    drop(flood);
+    let counters = server.stop();
+    assert_eq!((counters.accepted, counters.served, counters.shed), (101, 1, 0));
+    assert_eq!(counters.prefix_connections + counters.abandoned, 100, "{counters:?}");
+    assert!(counters.abandoned >= 4, "{counters:?}");
+    assert!(counters.prefix_connections >= 80, "{counters:?}");
+}
+
+#[test]
+fn a_prefix_that_comes_too_often_keeps_no_other_out() {
+    // A handshake in 100 s: no second one comes within this test.
+    let server = Running::start(|options| options.prefix.handshakes_per_second = Some(0.01));
+    let of = |index: usize| client::establish(&server.client(server.addresses[index]));
+    of(0).unwrap();
+    for _ in 0..20 {
+        let error = of(0).unwrap_err();
+        // Reset, before or after the client knows that it is connected.
+        let is_reset = matches!(error, ClientError::Broken { .. } | ClientError::Connect { .. });
+        assert!(is_reset, "{error}");
+    }
+    of(1).unwrap();
+    of(1).unwrap_err();
+    let counters = server.stop();
+    assert_eq!((counters.accepted, counters.served, counters.prefix_rate), (23, 2, 21));
+}
+
+#[test]
 fn a_certificate_that_is_not_trusted_is_an_error_with_advice() {
     let server = Running::start(|_| {});
     let mut options = server.client(server.addresses[0]);

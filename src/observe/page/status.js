@@ -101,7 +101,7 @@ const charts = {
   ])),
   clock: new Chart($("chart-clock"), {
     label: "Error bound", format: seconds, least: 1e-6, spanSeconds: SPAN_SECONDS,
-    series: [{ name: "bound", label: "error bound of the kernel's clock", colour: "violet" }],
+    series: [{ name: "bound", label: "error bound that clients are told", colour: "violet" }],
   }),
 };
 
@@ -165,7 +165,7 @@ function sampleOf(now, before) {
     median, tail, shares,
     mean: sum(shares) / shares.length,
     busiest: Math.max(...shares),
-    bound: now.clock.kernel_error_bound_seconds,
+    bound: now.clock.root_dispersion_seconds,
   };
 }
 
@@ -185,9 +185,9 @@ function showTiles(sample, status) {
   write("tile-requests", count(requests));
   write("tile-nts", requests > 0 ? share(sample.nts / requests) : "–");
   write("tile-latency", sample.tail === null ? "–" : seconds(sample.tail));
-  const { kernel_is_synchronised: isGood, kernel_error_bound_seconds: bound } = status.clock;
-  write("tile-clock", bound === null ? "–" : seconds(bound));
-  write("tile-clock-note", isGood === false ? "clock is unsynchronised" : "of the clock");
+  const { stratum, root_dispersion_seconds: bound } = status.clock;
+  write("tile-clock", stratum === 0 ? "–" : seconds(bound));
+  write("tile-clock-note", stratum === 0 ? "clock is unsynchronised" : "of the clock");
 }
 
 function showReasons(now, before) {
@@ -215,10 +215,14 @@ function showWorkers(status, { shares }) {
 }
 
 function showClock({ clock }) {
-  const kernel = { true: "the kernel calls it synchronised", false: "the kernel calls it unsynchronised" };
-  const source = clock.source === "local" ? "local: nobody vouches for it" : "kept by this host's time daemon";
-  const fares = kernel[clock.kernel_is_synchronised] ?? "the kernel does not say how it fares";
-  write("clock-summary", `${source}; stratum ${clock.stratum}; ${fares}.`);
+  const sources = {
+    local: "local: nobody vouches for it",
+    kernel: "kept by this host's time daemon",
+    follow: `follows ${clock.followed}`,
+  };
+  const told = clock.stratum === 0 ? "clients are told unsynchronised" : `stratum ${clock.stratum}`;
+  const why = clock.why === "" ? "" : `; ${clock.why}`;
+  write("clock-summary", `${sources[clock.source]}; ${told}${why}.`);
 }
 
 function showKeys({ keys }) {

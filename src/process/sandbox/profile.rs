@@ -63,6 +63,16 @@ const KEY_ESTABLISHMENT: Profile = Profile {
     secrets: "master keys, certificate keys",
 };
 
+const CLOCK: Profile = Profile {
+    name: "clock",
+    user: "unprivileged",
+    capabilities: CapabilitySet::empty(),
+    descriptors: &[Purpose::Channel, Purpose::Page, Purpose::ChronydSocket],
+    system_calls: Some(system_calls::CLOCK),
+    files: "none",
+    secrets: "none",
+};
+
 const OBSERVER: Profile = Profile {
     name: "observer",
     user: "unprivileged",
@@ -79,6 +89,7 @@ impl Role {
         match self {
             Self::Responder => RESPONDER,
             Self::KeyEstablishment => KEY_ESTABLISHMENT,
+            Self::Clock => CLOCK,
             Self::Observer => OBSERVER,
         }
     }
