@@ -19,10 +19,11 @@ use timeball::wire::timestamp::NtpTimestamp;
 const SECOND: i64 = 1 << 32;
 const MICROSECOND: i64 = SECOND / 1_000_000;
 
-/// Lets 16 seconds pass and answers one request: its verdict, with the reply in its place. The
-/// worker reads the clock 7 µs after the request has arrived.
+/// Lets 16 seconds and some nanoseconds pass, as these choose the bucket of the table, and answers
+/// one request: its verdict, with the reply in its place. The worker reads the clock 7 µs after the
+/// request has arrived.
 fn answer(bench: &mut Bench, request: &mut Vec<u8>) -> Verdict {
-    bench.clock.advance(16 * SECOND);
+    bench.clock.advance(16 * SECOND + 12_345);
     bench.arrival = bench.clock.now.plus(-7 * MICROSECOND);
     let mut requests = [std::mem::take(request)];
     let verdicts = bench.answer(&mut requests);
@@ -65,7 +66,7 @@ fn c113_replies_tell_when_the_one_before_them_left() {
         let (mode, header) = exchange(&mut bench, &mut client, late);
         assert_eq!(mode, ReplyMode::Interleaved);
         assert!((0..=1).contains(&nanoseconds(header.transmit_timestamp, left)));
-        assert_eq!(nanoseconds(header.receive_timestamp, bench.arrival), 0);
+        assert!((0..=1).contains(&nanoseconds(header.receive_timestamp, bench.arrival)));
         left = bench.clock.now.plus(late);
     }
     assert_eq!(bench.engine.counters().answered_interleaved, 100);

@@ -141,7 +141,7 @@ impl Pairs {
     /// interleaved mode if it names a saved pair, which is thereby used up, else in basic mode. The
     /// reply's own pair is saved with `departure`, which [`Pairs::departed`] may correct.
     ///
-    /// Apart from the others' path, which is half as long.
+    /// Apart from the path of the others, who are the most.
     #[cold]
     #[inline(never)]
     pub(super) fn exchange(
