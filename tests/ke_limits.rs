@@ -81,6 +81,8 @@ fn many_prefixes_have_all_places_and_no_more() {
     let before = descriptors(&server);
     let flood: Vec<_> =
         (0..500).map(|n| idle(&server, [127, 0, (n % 250) as u8, 1].into())).collect();
+    // Or those that still wait at the other listener would come after the one that asks.
+    wait_until("all are accepted", || counter(&server, "accepted") == 500);
     ask(&server).expect("served");
     assert!(descriptors(&server) <= before + 64, "{} of {before}", descriptors(&server));
     drop(flood);
@@ -102,6 +104,7 @@ fn a_low_limit_of_open_files_keeps_nobody_out() {
     let server = Server::start_by(|_, _| limited(), master, ["", "", &more]);
     let before = descriptors(&server);
     let flood: Vec<_> = (0..400).map(|_| idle(&server, Ipv4Addr::LOCALHOST)).collect();
+    wait_until("all are accepted", || counter(&server, "accepted") == 400);
     for _ in 0..3 {
         ask(&server).expect("served");
     }
