@@ -14,6 +14,7 @@
 //! - [`ke`]: NTS key establishment over TLS 1.3.
 //! - [`certificate`]: making and judging X.509 certificates.
 //! - [`client`]: the other end of the conversation.
+//! - [`observe`]: metrics, health and the status page, over HTTP.
 //! - [`config`]: configuration as written, then checked.
 //! - [`process`]: supervisor and roles.
 //! - [`cli`]: one file per subcommand.
@@ -29,6 +30,7 @@ pub mod engine;
 pub mod ke;
 pub mod limits;
 pub mod net;
+pub mod observe;
 pub mod page;
 pub mod process;
 pub mod sys;

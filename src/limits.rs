@@ -382,6 +382,16 @@ pub const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// stopped in the middle of a write.
 pub const PAGE_READ_ATTEMPTS: usize = 64;
 
+/// First and last bound of the histogram of latencies, in nanoseconds: 2 µs, below which no answer
+/// is, and 67 ms, beyond which a client's measurement is worthless. Powers of two.
+pub const LATENCY_NANOSECONDS_FIRST: u64 = 1 << 11;
+/// The last bound.
+pub const LATENCY_NANOSECONDS_LAST: u64 = 1 << 26;
+
+/// Longest latency that is summed, in units of 2⁻³² s: two seconds, so that nanoseconds of it are
+/// one multiplication of 64 bits.
+pub const LATENCY_UNITS_MAX: i64 = 1 << 33;
+
 // Processes (src/process)
 
 /// Longest report of a role to the supervisor: one sentence. The supervisor, which has all
@@ -436,6 +446,41 @@ pub const CONTROL_CLIENT_WAIT: Duration = Duration::from_secs(5);
 /// dropped first, and a reload waits for every role.
 pub const CONTROL_ANSWER_WAIT: Duration = Duration::from_secs(15);
 
+// The observer (src/observe, src/process/observer.rs)
+
+/// Its TCP port: the one that ntpd-rs's exporter has, so that scrapes go on.
+pub const OBSERVE_PORT: u16 = 9975;
+
+/// How often the supervisor tells the observer what is not in a page of counters. The status page
+/// asks as often.
+pub const OBSERVER_INFORM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the supervisor has said is stale after this: a few intervals, since it may be busy with a
+/// reload.
+pub const OBSERVER_FACTS_AGE_MAX: Duration = OBSERVER_INFORM_INTERVAL.saturating_mul(5);
+
+/// An observer that takes no news for so long hangs, and is ended: another one starts.
+pub const OBSERVER_HANGS_AFTER: Duration = Duration::from_secs(10);
+
+/// Connections to the observer at one time, others wait in the kernel's queue: some browsers with
+/// six each and a Prometheus or two.
+pub const OBSERVER_CONNECTIONS_MAX: usize = 32;
+
+/// How long a connection to the observer may take to send a request, or be idle between two.
+pub const OBSERVER_REQUEST_WAIT: Duration = Duration::from_secs(10);
+
+/// A connection to the observer ends after this, however busy: nobody holds a place for ever.
+pub const OBSERVER_CONNECTION_LIFE: Duration = Duration::from_secs(60);
+
+/// How long a connection that is to end may take to take its last answer.
+pub const OBSERVER_DRAIN_WAIT: Duration = Duration::from_secs(2);
+
+/// Longest head of a request to the observer: hyper's least, and browsers send about 1 KiB.
+pub const OBSERVER_REQUEST_BYTES_MAX: usize = 8192;
+
+/// Fields of a request to the observer; browsers send about fifteen.
+pub const OBSERVER_REQUEST_FIELDS_MAX: usize = 64;
+
 // The command line (src/cli)
 
 /// UDP port of `serve` without a configuration: free for every user, and 123 to the eye.
@@ -443,6 +488,9 @@ pub const EMBEDDED_NTP_PORT: u16 = 11_123;
 
 /// TCP port of `serve` without a configuration: the same with 4460.
 pub const EMBEDDED_KE_PORT: u16 = 14_460;
+
+/// TCP port of the status page of `serve` without a configuration: the same with 9975.
+pub const EMBEDDED_OBSERVE_PORT: u16 = 19_975;
 
 /// Samples that `query` takes unless told: enough to see that they agree.
 pub const QUERY_SAMPLES_DEFAULT: u32 = 3;
@@ -474,4 +522,8 @@ const _: () = assert!(
     KE_INPUT_BYTES_MAX >= 23 * KE_REQUEST_BYTES_MAX + KE_HANDSHAKE_BYTES_MAX + KE_READ_BYTES
 );
 const _: () = assert!(CONTROL_ANSWER_WAIT.as_millis() > 2 * CONTROL_CLIENT_WAIT.as_millis());
+const _: () = assert!(LATENCY_NANOSECONDS_FIRST.is_power_of_two());
+const _: () = assert!(LATENCY_NANOSECONDS_LAST.is_power_of_two());
+const _: () = assert!(LATENCY_UNITS_MAX as u64 <= u64::MAX / 1_000_000_000);
+const _: () = assert!(OBSERVER_DRAIN_WAIT.as_millis() < ROLE_STOP_WAIT.as_millis());
 const _: () = assert!(ADDRESS_WAIT.as_millis() > WORKER_DRAIN_WAIT.as_millis());

@@ -8,20 +8,27 @@ use std::fs;
 
 use common::plain_request;
 use common::rig::receive;
-use common::server::{Server, free_udp_port, kill, program, udp_client, wait_until};
+use common::server::{Server, free_tcp_port, free_udp_port, kill, program, udp_client, wait_until};
 use rustix::process::{Signal, getuid};
 use rustix::thread::CapabilitySet;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use timeball::aead::Algorithm;
 use timeball::process::handover::Purpose;
 use timeball::process::role::Role;
 use timeball::process::sandbox::profile::{Profile, SUPERVISOR};
 use timeball::process::sandbox::system_calls::{COMMON, SystemCall};
 use timeball::wire::ntp::Mode;
 
-const ROLES: [Role; 3] = [Role::Responder, Role::KeyEstablishment, Role::Clock];
+const ROLES: [Role; 4] = [Role::Clock, Role::Responder, Role::KeyEstablishment, Role::Observer];
 
 /// An unprivileged user that no list of users is needed for.
 const STRANGER: u32 = 54_321;
+
+/// A server with a process of every role.
+fn start() -> Server {
+    let observe = format!("[observe]\nlisten = \"127.0.0.1:{}\"", free_tcp_port());
+    Server::start_with(Algorithm::AesSivCmac256, "", "", &observe)
+}
 
 /// `/proc/PID/status` (proc(5)).
 struct Status(BTreeMap<String, String>);
@@ -95,10 +102,11 @@ fn assert_descriptors(pid: u32, profile: &Profile) {
             .entry(kind.unwrap_or_else(|| panic!("{target} in {}", profile.name)))
             .or_default() += 1;
     }
-    // Two listeners or two sockets for each worker, and the channel.
+    // Two listeners, one of HTTP, or two sockets for each worker; and the channel.
     let sockets = if profile.descriptors.contains(&Purpose::NtpSocket) { 2 } else { 0 }
         * std::thread::available_parallelism().expect("processors").get()
-        + if profile.descriptors.contains(&Purpose::KeListener) { 2 } else { 0 };
+        + if profile.descriptors.contains(&Purpose::KeListener) { 2 } else { 0 }
+        + usize::from(profile.descriptors.contains(&Purpose::HttpListener));
     assert_eq!(kinds["socket:"], sockets + 1, "{kinds:?} of {}", profile.name);
 }
 
@@ -133,9 +141,40 @@ fn configure(server: &Server, sandbox: &str) {
 
 #[test]
 fn each_process_is_what_the_table_says() {
-    let server = Server::start();
+    let server = start();
     assert_all_confined(&server, &Status::read("/proc/self/status"));
     assert_serves(&server);
+}
+
+/// The observer is handed pages that it cannot write, nor map to write: what is shown may be wrong
+/// if a stranger takes it over, but not what others count.
+#[test]
+fn the_observer_can_write_no_page() {
+    if !getuid().is_root() {
+        println!("NOT tested here: this is not root, and others may not look");
+        return;
+    }
+    let server = start();
+    let observer = server.role_pid("observer").expect("a process");
+    let mut pages = 0;
+    for descriptor in fs::read_dir(format!("/proc/{observer}/fd")).expect("it runs") {
+        let path = descriptor.expect("an entry").path();
+        let target = fs::read_link(&path).expect("open").display().to_string();
+        if !target.starts_with("/memfd:timeball-stats") {
+            continue;
+        }
+        pages += 1;
+        let info = path.display().to_string().replace("/fd/", "/fdinfo/");
+        let info = fs::read_to_string(info).expect("open");
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags");
+        let flags = u32::from_str_radix(flags.trim(), 8).expect("octal");
+        assert_eq!(flags & libc::O_ACCMODE as u32, libc::O_RDONLY as u32, "{target}");
+    }
+    let maps = fs::read_to_string(format!("/proc/{observer}/maps")).expect("it runs");
+    let mapped: Vec<&str> = maps.lines().filter(|line| line.contains("timeball-")).collect();
+    assert!(mapped.iter().all(|line| line.contains(" r--s ")), "{mapped:?}");
+    assert!(!maps.contains("timeball-keys"), "{mapped:?}");
+    assert!(pages > 0 && mapped.len() == pages, "{mapped:?}");
 }
 
 #[test]
@@ -144,7 +183,7 @@ fn without_root_it_is_the_same() {
         println!("NOT tested here: this is not root; each_process_is_what_the_table_says did it");
         return;
     }
-    let mut server = Server::start();
+    let mut server = start();
     server.restart_as(STRANGER);
     let users = format!("{STRANGER}\t").repeat(4).trim_end().to_owned();
     let mut started = Status::read("/proc/self/status");
@@ -159,7 +198,7 @@ fn without_root_it_is_the_same() {
 /// As by its filter, which the unit tests of each role show to work.
 #[test]
 fn a_role_that_its_filter_ended_is_reported_and_started_again() {
-    let server = Server::start();
+    let server = start();
     for role in ROLES {
         let old = server.role_pids(role.argument());
         kill(old[0], Signal::SYS);
@@ -176,7 +215,7 @@ fn a_role_that_its_filter_ended_is_reported_and_started_again() {
 
 #[test]
 fn off_is_off_and_root_is_warned() {
-    let mut server = Server::start();
+    let mut server = start();
     configure(&server, "sandbox = \"off\"\n");
     server.restart();
     let own = Status::read("/proc/self/status");
@@ -195,7 +234,7 @@ fn roles_take_the_user_that_they_are_told() {
         println!("NOT tested here: this is not root");
         return;
     }
-    let mut server = Server::start();
+    let mut server = start();
     configure(&server, &format!("user = \"{STRANGER}\"\n"));
     server.restart();
     for pid in ROLES.iter().flat_map(|role| server.role_pids(role.argument())) {
@@ -221,7 +260,7 @@ fn without_landlock<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 #[test]
 fn a_kernel_without_landlock_is_a_warning() {
-    let mut server = Server::start();
+    let mut server = start();
     configure(&server, "");
     without_landlock(|| server.restart());
     assert_eq!(server.log().matches("warning: this kernel has no landlock").count(), 1);

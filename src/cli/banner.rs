@@ -38,6 +38,9 @@ impl Display for Banner<'_> {
             None => writeln!(out, "  NTS          off: the configuration names no certificate")?,
         }
         self.clock(out)?;
+        if let Some(address) = self.settings.observe_listen {
+            writeln!(out, "  status page  http://{address}/")?;
+        }
         if let Some(ke) = &self.settings.ke {
             self.next_steps(out, ke)?;
         }

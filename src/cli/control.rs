@@ -124,6 +124,11 @@ fn print_status(status: &Status, out: &mut dyn Write) -> io::Result<()> {
         Some(path) => path.display().to_string(),
         None => "without a configuration".to_owned(),
     };
+    let health = match status.health.ready {
+        true => "ready".to_owned(),
+        false => format!("not ready: {}", status.health.reasons.join("; ")),
+    };
+    line("health", health)?;
     let (release, up) = (&status.release, age(status.uptime_seconds));
     line("timeball", format!("{release}, up {up}, {configuration}"))?;
     line("reloads", format!("{}, refused {}", status.reloads, status.reloads_refused))?;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use clap::Subcommand;
 
 use super::place::{Place, PlaceError};
@@ -16,7 +15,7 @@ use crate::cookie::ntskeys::{self, ParseError};
 use crate::cookie::rotation::Rotation;
 use crate::cookie::store::{self, KeyFile, Loaded, StoreError};
 use crate::process::control::{AskError, Request, ask};
-use crate::process::status::Rotated;
+use crate::process::status::{Rotated, fingerprint};
 use crate::sys::file::replace_private;
 
 #[derive(Debug, Subcommand)]
@@ -296,11 +295,6 @@ impl ShownKey {
     }
 }
 
-/// The first eight bytes of the key's SHA-256: tells keys apart, and nothing about a random key.
-fn fingerprint(key: &MasterKey) -> String {
-    base16ct::lower::encode_string(&digest(&SHA256, key.expose_bytes()).as_ref()[..8])
-}
-
 /// Whole minutes, or seconds below one.
 pub(super) fn in_words(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -321,13 +315,5 @@ mod tests {
         assert!(!is_of_ntpd_rs(b"NKS1\n0.0\n"));
         assert!(!is_of_ntpd_rs(&[0; 20]));
         assert!(!is_of_ntpd_rs(&[]));
-    }
-
-    /// `printf 000102… | xxd -r -p | sha256sum` says the same.
-    #[test]
-    fn a_fingerprint_is_the_head_of_sha_256() {
-        let bytes: Vec<u8> = (0..32).collect();
-        let key = MasterKey::new(1, crate::aead::Algorithm::AesSivCmac256, &bytes).expect("fits");
-        assert_eq!(fingerprint(&key), "630dcd2966c43366");
     }
 }

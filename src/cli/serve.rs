@@ -25,7 +25,8 @@ use crate::config::clock::{ChronydAddress, ClockSettings};
 use crate::config::file::{self, FileError};
 use crate::ke::tls::PairError;
 use crate::limits::{
-    CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, INTERLEAVED_ENTRIES_DEFAULT,
+    CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, EMBEDDED_OBSERVE_PORT,
+    INTERLEAVED_ENTRIES_DEFAULT,
 };
 use crate::net::PortChoice;
 use crate::process::certificates::Certificates;
@@ -35,7 +36,7 @@ use crate::process::key_keeper::{KeeperError, KeyKeeper};
 use crate::process::pages::Pages;
 use crate::process::sandbox::{Confinement, SandboxError};
 use crate::process::service_manager;
-use crate::process::sockets::{SocketError, Sockets};
+use crate::process::sockets::{Addresses, SocketError, Sockets};
 use crate::process::start::ResponderStart;
 use crate::process::supervisor::{ServeError, Server};
 use crate::sys::boottime::since_boot;
@@ -134,11 +135,16 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     let certificates = ke.map(|ke| Certificates::read(&ke.certificates)).transpose()?;
     let available = available_cpus();
     let cpus = settings.workers.place(&available)?;
-    let ke_listen = ke.map_or(&[][..], |ke| &ke.listen);
     let udp = &settings.udp;
-    let sockets = Sockets::open(&settings.ntp_listen, udp, cpus.len(), ke_listen, activated)?;
+    let addresses = Addresses {
+        ntp: &settings.ntp_listen,
+        ke: ke.map_or(&[][..], |ke| &ke.listen),
+        observe: settings.observe_listen,
+    };
+    let sockets = Sockets::open(addresses, udp, cpus.len(), activated)?;
     warn_of_capped_buffers(&sockets, udp);
-    warn_of_missing_poll(&sockets, udp);
+    warn_of_lonely_polling(&sockets, udp);
+    warn_of_open_observer(settings.observe_listen);
     steer(&sockets, &mut random);
     let ke_processes = ke.map_or(0, |ke| ke.processes(available.len()));
     let first =
@@ -181,7 +187,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     Ok(())
 }
 
-fn warn_of_missing_poll(sockets: &Sockets, udp: &UdpOptions) {
+fn warn_of_lonely_polling(sockets: &Sockets, udp: &UdpOptions) {
     if !udp.busy_poll.is_zero() && !sockets.are_polled() {
         eprintln!(
             "timeball: warning: the kernel polls no interface for us (SO_PREFER_BUSY_POLL needs \
@@ -191,7 +197,7 @@ fn warn_of_missing_poll(sockets: &Sockets, udp: &UdpOptions) {
     }
 }
 
-/// chronyd's Unix socket, if it is to be asked there.
+/// Where chronyd is asked over its Unix socket.
 fn chronyd_socket(clock: &ClockSettings) -> Option<ChronydSocket> {
     match &clock.chronyd {
         Some(ChronydAddress::Unix(path)) if clock.source == Source::Follow => {
@@ -224,6 +230,15 @@ fn warn_of_capped_buffers(sockets: &Sockets, options: &UdpOptions) {
         buffers.join(" and "),
         limits.join(" ")
     );
+}
+
+fn warn_of_open_observer(listen: Option<SocketAddr>) {
+    if let Some(address) = listen.filter(|address| !address.ip().is_loopback()) {
+        eprintln!(
+            "timeball: warning: observe.listen is {address}, where whoever reaches it sees how the \
+             server fares; use 127.0.0.1, or let a firewall admit whom it is for"
+        );
+    }
 }
 
 fn steer(sockets: &Sockets, random: &mut NonceGenerator) {
@@ -267,6 +282,7 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
         )),
         rotation: KeyRotation::default(),
         control: ControlSettings::default(),
+        observe_listen: Some((Ipv4Addr::LOCALHOST, EMBEDDED_OBSERVE_PORT).into()),
         sandbox: Sandbox::default(),
         user: None,
     })

@@ -1,6 +1,6 @@
 //! The configuration as it holds: every value in range, every default filled in.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,13 +8,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::address::{address, addresses, wildcards};
 use super::clock::{self, ClockSettings};
 pub use super::ke::{KeSettings, PairFiles};
 use super::raw::{self, ConfigError, Profile, Raw};
 use super::{cpus, interleaved, ke};
 use crate::limits::{
     BUSY_POLL_APPLIANCE, BUSY_POLL_MICROSECONDS, CONTROL_MODE_DEFAULT, KEY_ROTATION,
-    KEY_ROTATION_DEFAULT, NTP_PORT, SOCKET_BUFFER_BYTES, SOCKETS_PER_WORKER, WORKERS_MAX,
+    KEY_ROTATION_DEFAULT, NTP_PORT, OBSERVE_PORT, SOCKET_BUFFER_BYTES, WORKERS_MAX,
 };
 use crate::net::PortChoice;
 use crate::sys::socket::UdpOptions;
@@ -42,6 +43,8 @@ pub struct Settings {
     pub rotation: KeyRotation,
     /// Where commands come from.
     pub control: ControlSettings,
+    /// TCP address of the status page and the metrics; none unless asked for.
+    pub observe_listen: Option<SocketAddr>,
     /// How the processes are confined.
     pub sandbox: Sandbox,
     /// Whom the roles run as when timeball is started as root, a name or a number.
@@ -169,6 +172,7 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         ke: ke::check(text, &raw.ke)?,
         rotation: rotation(text, &raw.keys)?,
         control: control(text, &raw.control)?,
+        observe_listen: observe_listen(text, &raw.observe)?,
         sandbox: raw.sandbox.map_or(Sandbox::Available, raw::RawSandbox::checked),
         user: raw.user,
     })
@@ -216,6 +220,10 @@ fn control(text: &str, raw: &raw::RawControl) -> Result<ControlSettings, ConfigE
             })?,
     };
     Ok(ControlSettings { socket: raw.socket.clone(), mode })
+}
+
+fn observe_listen(text: &str, raw: &raw::RawObserve) -> Result<Option<SocketAddr>, ConfigError> {
+    raw.listen.as_ref().map(|item| address(text, item, OBSERVE_PORT)).transpose()
 }
 
 fn udp(text: &str, raw: &raw::RawNtp, profile: Profile) -> Result<UdpOptions, ConfigError> {
@@ -300,45 +308,6 @@ pub(super) fn in_range(
     found.ok_or_else(|| ConfigError::at(text, count, format!("{name} must be 1 to {max}")))
 }
 
-pub(super) fn addresses(
-    text: &str,
-    list: &Spanned<Vec<Spanned<String>>>,
-    default_port: u16,
-) -> Result<Vec<SocketAddr>, ConfigError> {
-    let count = list.get_ref().len();
-    if !(1..=SOCKETS_PER_WORKER).contains(&count) {
-        let what = format!("listen needs 1 to {SOCKETS_PER_WORKER} addresses, not {count}");
-        return Err(ConfigError::at(text, list, what));
-    }
-    list.get_ref()
-        .iter()
-        .map(|item| {
-            let address = parse_address(item.get_ref(), default_port);
-            // Port 0 would be the kernel's choice, which no client could know.
-            address.filter(|address| address.port() != 0).ok_or_else(|| {
-                let what = format!(
-                    "\"{}\" is no address; write \"192.0.2.1:{default_port}\" or \
-                     \"[2001:db8::1]:{default_port}\"",
-                    item.get_ref()
-                );
-                ConfigError::at(text, item, what)
-            })
-        })
-        .collect()
-}
-
-/// An address with or without port; a bare IPv6 address needs no brackets.
-pub fn parse_address(text: &str, default_port: u16) -> Option<SocketAddr> {
-    text.parse().ok().or_else(|| {
-        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-        Some(SocketAddr::new(bare.parse().ok()?, default_port))
-    })
-}
-
-pub(super) fn wildcards(port: u16) -> Vec<SocketAddr> {
-    vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::keys::{KEYS, sample_file};
@@ -365,6 +334,7 @@ mod tests {
         let settings = parse(&all).expect("all keys are good");
         assert_eq!(settings.udp.bind_device.as_deref(), Some("eth0"));
         assert!(settings.ke.is_some());
+        assert_eq!(settings.observe_listen, Some(([127, 0, 0, 1], OBSERVE_PORT).into()));
     }
 
     #[test]
@@ -439,15 +409,5 @@ mod tests {
         assert_eq!(place(Some(4), Some(&[4, 1])), Ok(vec![4, 1, 4, 1]));
         let error = place(None, Some(&[0, 2])).expect_err("2 is not there").to_string();
         assert!(error.starts_with("processor 2 of ntp.cpus"));
-    }
-
-    #[test]
-    fn addresses_take_the_default_port() {
-        let parsed = |text| parse_address(text, 123).map(|address| address.to_string());
-        assert_eq!(parsed("192.0.2.1").as_deref(), Some("192.0.2.1:123"));
-        assert_eq!(parsed("::1").as_deref(), Some("[::1]:123"));
-        assert_eq!(parsed("[::1]").as_deref(), Some("[::1]:123"));
-        assert_eq!(parsed("[::1]:11123").as_deref(), Some("[::1]:11123"));
-        assert_eq!(parsed("example.org"), None);
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::checked::{interval, parse_address};
+use super::address::parse_address;
+use super::checked::interval;
 use super::raw::{ConfigError, RawClock};
 use crate::clock::source::Source;
 use crate::limits::{

@@ -8,7 +8,8 @@ use arrayvec::ArrayVec;
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::checked::{addresses, in_range, wildcards};
+use super::address::{addresses, wildcards};
+use super::checked::in_range;
 use super::raw::{ConfigError, RawKe};
 use crate::aead::Algorithm;
 use crate::ke::admission::PrefixLimits;

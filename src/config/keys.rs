@@ -384,6 +384,17 @@ pub const KEYS: &[Key] = &[
             "can reload the configuration and rotate keys.",
         ],
     },
+    Key {
+        section: "observe",
+        name: "listen",
+        sample: "\"127.0.0.1:9975\"",
+        is_default: false,
+        help: &[
+            "TCP address of the status page, of /metrics for Prometheus, /health and /api/status.",
+            "There is no password: whoever reaches it sees how the server fares, no keys and no",
+            "clients. So it should be a loopback address. Default: none, and nothing listens.",
+        ],
+    },
 ];
 
 /// The sample file: every key with its help and its default, valid as it stands.

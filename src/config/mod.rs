@@ -1,6 +1,7 @@
 //! Configuration: [`raw`] as written, [`checked`] as it holds, [`keys`] the one table that the
 //! sample file, the error messages and the manual come from.
 
+pub mod address;
 pub mod checked;
 pub mod clock;
 pub mod cpus;

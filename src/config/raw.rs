@@ -25,6 +25,7 @@ pub struct Raw {
     pub(super) ke: RawKe,
     pub(super) keys: RawKeys,
     pub(super) control: RawControl,
+    pub(super) observe: RawObserve,
 }
 
 /// What can be written for [`Sandbox`].
@@ -127,6 +128,13 @@ pub(super) struct RawKeys {
 pub(super) struct RawControl {
     pub(super) socket: Option<PathBuf>,
     pub(super) mode: Option<Spanned<String>>,
+}
+
+/// Section `observe`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawObserve {
+    pub(super) listen: Option<Spanned<String>>,
 }
 
 /// Who makes new master keys.

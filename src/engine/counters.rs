@@ -8,6 +8,8 @@ use super::renew::Renewed;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     outcomes: [u64; Outcome::ALL.len()],
+    /// Cookies of requests that were opened, whether or not their client had sent them.
+    pub cookies_opened: u64,
     /// Cookies handed out in replies.
     pub cookies_issued: u64,
     /// Replies in interleaved mode (RFC 9769), which are among those that were answered plain or
@@ -19,6 +21,7 @@ impl Counters {
     pub(super) fn count(
         &mut self,
         verdicts: &Verdicts,
+        cookies_opened: usize,
         renewed: &Lanes<Renewed>,
         interleaved: usize,
     ) {
@@ -26,26 +29,30 @@ impl Counters {
         for verdict in verdicts {
             self.outcomes[verdict.outcome as usize] += 1;
         }
+        self.cookies_opened += cookies_opened as u64;
         for lane in renewed {
             self.cookies_issued += lane.cookies() as u64;
         }
     }
 
     /// Names of all counters, in the order of [`Counters::values`].
-    pub const NAMES: [&'static str; Outcome::ALL.len() + 2] = {
-        let mut names = ["cookies_issued"; Outcome::ALL.len() + 2];
-        names[Outcome::ALL.len() + 1] = "answered_interleaved";
+    pub const NAMES: [&'static str; Outcome::ALL.len() + 3] = {
+        let mut names = [""; Outcome::ALL.len() + 3];
         let mut place = 0;
         while place < Outcome::ALL.len() {
             names[place] = Outcome::ALL[place].name();
             place += 1;
         }
+        names[place] = "cookies_opened";
+        names[place + 1] = "cookies_issued";
+        names[place + 2] = "answered_interleaved";
         names
     };
 
     /// The totals.
     pub fn values(&self) -> impl Iterator<Item = u64> {
-        self.outcomes.iter().copied().chain([self.cookies_issued, self.answered_interleaved])
+        let more = [self.cookies_opened, self.cookies_issued, self.answered_interleaved];
+        self.outcomes.iter().copied().chain(more)
     }
 
     /// How often this outcome came about.

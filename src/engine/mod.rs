@@ -121,6 +121,7 @@ impl Engine {
         parse::parse(batch, &mut verdicts, parsed);
         observer.done(Stage::Parse);
         unlock::unlock(parsed, batch, keys, crypto, &mut verdicts, unlocked);
+        let cookies_opened = unlocked.len();
         observer.done(Stage::Unlock);
         verify::verify(parsed, unlocked, batch, crypto, &mut verdicts, verified);
         observer.done(Stage::Verify);
@@ -131,7 +132,7 @@ impl Engine {
         seal::seal(renewed, batch, crypto);
         observer.done(Stage::Seal);
 
-        counters.count(&verdicts, renewed, interleaved);
+        counters.count(&verdicts, cookies_opened, renewed, interleaved);
         verdicts
     }
 

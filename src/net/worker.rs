@@ -3,16 +3,21 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use arrayvec::ArrayVec;
 use crossbeam::utils::CachePadded;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::Port;
 use crate::aead::NonceGenerator;
 use crate::clock::Clock as _;
 use crate::clock::host::HostClock;
 use crate::engine::Engine;
-use crate::limits::WORKER_DRAIN_WAIT;
+use crate::engine::batch::Verdicts;
+use crate::limits::{BATCH_DATAGRAMS, LATENCY_UNITS_MAX, WORKER_DRAIN_WAIT};
+use crate::page::histogram::{BATCH, LATENCY, batch_bucket, latency_bucket};
 use crate::page::key::SharedRing;
 use crate::page::stats::{StatsWriter, WorkerCounters};
+use crate::wire::timestamp::NtpTimestamp;
 
 /// One worker: an engine with all that it needs beside the port.
 pub struct Worker {
@@ -21,7 +26,13 @@ pub struct Worker {
     keys: SharedRing,
     nonces: NonceGenerator,
     stats: StatsWriter<WorkerCounters<'static>>,
+    /// When the last batch was sent.
+    sent: NtpTimestamp,
+    processor_time: ProcessorTime,
 }
+
+/// Arrivals of a batch, in its order.
+type Arrivals = ArrayVec<NtpTimestamp, BATCH_DATAGRAMS>;
 
 impl Worker {
     /// Puts the parts together.
@@ -32,7 +43,8 @@ impl Worker {
         nonces: NonceGenerator,
         stats: StatsWriter<WorkerCounters<'static>>,
     ) -> Self {
-        Self { engine, clock, keys, nonces, stats }
+        let (sent, processor_time) = (NtpTimestamp::ZERO, ProcessorTime::default());
+        Self { engine, clock, keys, nonces, stats, sent, processor_time }
     }
 
     /// Serves `port` until `stop` is set, then answers what is queued. One turn of the loop is one
@@ -65,6 +77,7 @@ impl Worker {
     /// Answers and sends the batch that `port` holds.
     pub fn answer<P: Port>(&mut self, port: &mut P) {
         let mut batch = port.batch();
+        let arrivals: Arrivals = batch.iter().map(|datagram| datagram.arrival).collect();
         // After the batch has come: whatever key its cookies were made with, it is published.
         let keys = self.keys.latest();
         // Nor is a worker that has slept behind the clock role.
@@ -73,13 +86,33 @@ impl Worker {
         drop(batch);
         let started = self.clock.now();
         port.send(&verdicts);
-        self.engine.sent(started, self.clock.now());
+        self.sent = self.clock.now();
+        self.engine.sent(started, self.sent);
+        self.observe(&arrivals, &verdicts);
+    }
+
+    /// Counts the batch that was just sent in the histograms.
+    fn observe(&mut self, arrivals: &Arrivals, verdicts: &Verdicts) {
+        self.stats.observe(BATCH, batch_bucket(arrivals.len()), arrivals.len() as u64);
+        for (arrival, verdict) in arrivals.iter().zip(verdicts) {
+            if verdict.reply_bytes > 0 {
+                // A clock that was stepped meanwhile makes it negative, or long.
+                let units = self.sent.seconds_since(*arrival).clamp(0, LATENCY_UNITS_MAX) as u64;
+                let nanoseconds = (units * 1_000_000_000) >> 32;
+                self.stats.observe(LATENCY, latency_bucket(nanoseconds), nanoseconds);
+            }
+        }
     }
 
     /// What has to be done beside answering: publish what was counted, and leave no keys lying
     /// about when there is nothing to do.
     fn sweep<P: Port>(&mut self, port: &P, received: usize) {
-        let counters = WorkerCounters { engine: self.engine.counters(), port: port.counters() };
+        self.processor_time.look(self.sent, received == 0);
+        let counters = WorkerCounters {
+            engine: self.engine.counters(),
+            port: port.counters(),
+            processor_nanoseconds: self.processor_time.nanoseconds,
+        };
         self.stats.publish(&counters);
         if received == 0 {
             self.engine.wipe();
@@ -90,6 +123,26 @@ impl Worker {
     /// The engine, for its counters.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+}
+
+/// Processor time of this thread, asked of the kernel once a second: it costs a system call.
+#[derive(Debug, Default)]
+struct ProcessorTime {
+    nanoseconds: u64,
+    /// The second in which it was asked, of an era.
+    asked_in: u64,
+}
+
+impl ProcessorTime {
+    /// Asks if another second has begun, or the worker is idle, which wakes as seldom.
+    fn look(&mut self, now: NtpTimestamp, is_idle: bool) {
+        let second = now.to_bits() >> 32;
+        if is_idle || second != self.asked_in {
+            self.asked_in = second;
+            let time = clock_gettime(ClockId::ThreadCPUTime);
+            self.nanoseconds = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 
 pub mod account;
 pub mod clock;
+pub mod histogram;
 pub mod key;
 mod seqlock;
 pub mod stats;

@@ -70,6 +70,8 @@ impl Channel {
             Ok((0, _)) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok((bytes, _)) => Ok(Some(serde_json::from_slice(&text[..bytes])?)),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
+            // A role that has ended with orders unread.
+            Err(rustix::io::Errno::CONNRESET) => Err(io::ErrorKind::UnexpectedEof.into()),
             Err(error) => Err(error.into()),
         }
     }
@@ -166,6 +168,12 @@ mod tests {
         link.report(&Report::Failed("x".repeat(2 * REPORT_BYTES_MAX)));
         assert!(matches!(channel.next_report().expect("open"), Some(Report::Failed(_))));
         drop(link);
+        let end = channel.next_report().expect_err("closed").kind();
+        assert_eq!(end, io::ErrorKind::UnexpectedEof);
+
+        let (channel, end) = pair().expect("a channel");
+        channel.order(&Order::Ping).expect("sent");
+        drop(end);
         let end = channel.next_report().expect_err("closed").kind();
         assert_eq!(end, io::ErrorKind::UnexpectedEof);
 

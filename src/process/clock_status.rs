@@ -15,7 +15,7 @@ use crate::sys::adjtimex;
 use crate::wire::ntp::Leap;
 
 /// The clock at a glance: part of [`Status`](super::status::Status).
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ClockStatus {
     /// `clock.source`.
     pub source: Source,

@@ -36,6 +36,8 @@ pub enum Purpose {
     KeListener,
     /// A socket to chronyd's Unix socket, of the clock role.
     ChronydSocket,
+    /// The TCP listener of the observer.
+    HttpListener,
     /// The key page or a page of counters, in the order of [`Pages`](super::pages::Pages).
     Page,
 }
@@ -48,6 +50,7 @@ impl Purpose {
             Self::NtpSocket => "UDP sockets",
             Self::KeListener => "TCP listeners",
             Self::ChronydSocket => "a socket to chronyd",
+            Self::HttpListener => "HTTP listener",
             Self::Page => "pages",
         }
     }

@@ -6,6 +6,8 @@
 //! - [`key_establishment`] holds TLS listeners, the certificate's key and master keys; never UDP
 //!   sockets or the clock.
 //! - [`clock`] asks the source of the time and writes the clock's page; never keys or files.
+//! - [`observer`] holds an HTTP listener and all counters (read only), and is told the rest; never
+//!   secrets, UDP sockets or files.
 //!
 //! A role is the same program started anew with `role NAME`: it shares no memory with its parent,
 //! and what it may have is what it is handed ([`handover`]), [`pages`] among it. The rest it gives
@@ -20,6 +22,7 @@ pub mod control;
 pub mod handover;
 pub mod key_establishment;
 pub mod key_keeper;
+pub mod observer;
 pub mod pages;
 mod reload;
 pub mod responder;
@@ -54,6 +57,7 @@ pub fn run_role(role: Role) -> ExitCode {
         Role::Responder => responder::run(start, descriptors, &link, filter),
         Role::KeyEstablishment => key_establishment::run(start, descriptors, &link, filter),
         Role::Clock => clock::run(start, descriptors, &link, filter),
+        Role::Observer => observer::run(start, descriptors, &link, filter),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

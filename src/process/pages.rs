@@ -2,17 +2,20 @@
 //! kept when a role ends.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, open};
 
 use super::key_keeper::KeyKeeper;
 use super::start::RoleError;
+use super::status::ServerStats;
 use crate::clock::host::{HostClock, moment};
 use crate::clock::record::{ClockRecord, SourceState};
 use crate::ke::counters::Counters as KeCounters;
 use crate::page::account::AccountPage;
 use crate::page::clock::ClockPage;
 use crate::page::key::SharedRing;
-use crate::page::stats::{StatsPage, StatsWriter, WorkerCounters};
+use crate::page::stats::{CounterSet, StatsPage, StatsWriter, WorkerCounters};
 
 /// All pages of a server.
 pub struct Pages {
@@ -60,6 +63,23 @@ impl Pages {
         let stats = self.key_establishment.iter().skip(process).take(1).map(StatsPage::file);
         [self.keys.page()].into_iter().chain(stats).map(duplicate).collect()
     }
+
+    /// What was counted, of all workers and processes.
+    pub fn serverstats(&self) -> ServerStats {
+        ServerStats::new(&self.workers, &self.key_establishment)
+    }
+
+    /// What the observer is handed: all counters, those of workers first, and no keys.
+    pub fn of_observer(&self) -> io::Result<Vec<OwnedFd>> {
+        let key_establishment = self.key_establishment.iter().map(StatsPage::file);
+        self.workers.iter().map(StatsPage::file).chain(key_establishment).map(read_only).collect()
+    }
+}
+
+/// The same page through a descriptor that lets nobody write it, nor map it to write.
+fn read_only(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 fn duplicate(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
@@ -130,15 +150,34 @@ impl KeyEstablishmentPages {
     }
 }
 
+/// The pages of the observer.
+pub(crate) struct ObserverPages {
+    pub(crate) workers: Vec<StatsPage<WorkerCounters<'static>>>,
+    pub(crate) key_establishment: Vec<StatsPage<KeCounters>>,
+}
+
+impl ObserverPages {
+    pub(super) fn take(mut pages: Vec<OwnedFd>, workers: usize) -> Result<Self, RoleError> {
+        if pages.len() < workers {
+            return Err(RoleError("the pages were not handed over".to_owned()));
+        }
+        let key_establishment = pages.split_off(workers);
+        Ok(Self { workers: open_stats(pages)?, key_establishment: open_stats(key_establishment)? })
+    }
+}
+
+fn open_stats<S: CounterSet>(pages: Vec<OwnedFd>) -> Result<Vec<StatsPage<S>>, RoleError> {
+    let pages: io::Result<_> = pages.into_iter().map(StatsPage::open).collect();
+    pages.map_err(|error| RoleError::new("the counters were not handed over", error))
+}
+
 fn open_ring(keys: &OwnedFd) -> Result<SharedRing, RoleError> {
     SharedRing::open(keys)
         .map_err(|error| RoleError::new("the master keys were not handed over", error))
 }
 
 /// Takes a page of counters over.
-pub(super) fn attach_stats<S: crate::page::stats::CounterSet>(
-    stats: &OwnedFd,
-) -> Result<StatsWriter<S>, RoleError> {
+pub(super) fn attach_stats<S: CounterSet>(stats: &OwnedFd) -> Result<StatsWriter<S>, RoleError> {
     StatsWriter::attach(stats)
         .map_err(|error| RoleError::new("the counters were not handed over", error))
 }

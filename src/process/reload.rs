@@ -95,6 +95,7 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ke,
         rotation,
         control,
+        observe_listen,
         sandbox,
         user,
     } = old;
@@ -121,6 +122,7 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("clock.follow", clock.follow != new.clock.follow),
         ("control.socket", *socket != new.control.socket),
         ("control.mode", *mode != new.control.mode),
+        ("observe.listen", *observe_listen != new.observe_listen),
         ("keys.rotate", !is_same_maker(*rotation, new.rotation)),
     ];
     match (ke, &new.ke) {
@@ -167,7 +169,8 @@ mod tests {
               [clock]\nsource = \"local\"\nstratum = 4\nholdover = 60\n\
               chronyd = \"[::1]:323\"\nfollow = \"127.0.0.1:1123\"\n\
               [keys]\nrotate = \"external\"\n\
-              [control]\nsocket = \"/x/y\"\nmode = \"0660\"\n",
+              [control]\nsocket = \"/x/y\"\nmode = \"0660\"\n\
+              [observe]\nlisten = \"::1\"\n",
                 vec![
                     "state_directory",
                     "ntp.listen",
@@ -186,6 +189,7 @@ mod tests {
                     "clock.follow",
                     "control.socket",
                     "control.mode",
+                    "observe.listen",
                     "keys.rotate",
                     "ke.certificate (key establishment on or off)",
                 ],

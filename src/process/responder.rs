@@ -103,7 +103,7 @@ fn obey(link: &Link, wake: &OwnedFd, stop: &AtomicBool, pulses: &[Arc<Pulse>]) {
                 link.report(&Report::Pong);
             }
             // A worker hangs: no answer says so.
-            Ok(Some(Order::Ping | Order::Adopt(_) | Order::AskChronyd(_))) => {}
+            Ok(Some(Order::Ping | Order::Adopt(_) | Order::AskChronyd(_) | Order::Inform(_))) => {}
             Ok(None) | Err(_) => {
                 let _ = kill_process(getpid(), Signal::TERM);
                 return;

@@ -9,6 +9,8 @@ pub enum Role {
     KeyEstablishment,
     /// Asks the source of the time.
     Clock,
+    /// Shows how the server fares.
+    Observer,
 }
 
 impl Role {
@@ -18,6 +20,7 @@ impl Role {
             Self::Responder => "responder",
             Self::KeyEstablishment => "key-establishment",
             Self::Clock => "clock",
+            Self::Observer => "observer",
         }
     }
 
@@ -27,6 +30,7 @@ impl Role {
             Self::Responder => "responder",
             Self::KeyEstablishment => "key establishment",
             Self::Clock => "clock",
+            Self::Observer => "observer",
         }
     }
 }

@@ -81,16 +81,27 @@ pub struct Sockets {
     /// Of each address those of all workers.
     ntp: Vec<Vec<UdpSocket>>,
     ke: Vec<TcpListener>,
+    observe: Option<TcpListener>,
+}
+
+/// Where a server listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses<'a> {
+    /// UDP, at least one.
+    pub ntp: &'a [SocketAddr],
+    /// TCP, of key establishment.
+    pub ke: &'a [SocketAddr],
+    /// TCP, of the observer.
+    pub observe: Option<SocketAddr>,
 }
 
 impl Sockets {
     /// Opens all sockets or none: of each NTP address one for each of `workers`. Those that
     /// systemd opened are used where they have an address of the configuration.
     pub fn open(
-        ntp: &[SocketAddr],
+        addresses: Addresses<'_>,
         options: &UdpOptions,
         workers: usize,
-        ke: &[SocketAddr],
         activated: Vec<Activated>,
     ) -> Result<Self, SocketError> {
         if let Some(name) = &options.bind_device {
@@ -105,15 +116,17 @@ impl Sockets {
             }
             group => fill_group(group, address, workers, options),
         };
+        let Addresses { ntp, ke, observe } = addresses;
         let ntp = ntp.iter().map(open_group).collect::<Result<_, _>>()?;
-        let open_listener = |&address: &SocketAddr| match given.take_tcp(address) {
+        let mut open_listener = |address: SocketAddr| match given.take_tcp(address) {
             Some(listener) => Ok(listener),
             None => patiently(|| socket::open_tcp_listener(address))
                 .map_err(|source| refusal("TCP", address, source)),
         };
-        let ke = ke.iter().map(open_listener).collect::<Result<_, _>>()?;
+        let ke = ke.iter().copied().map(&mut open_listener).collect::<Result<_, _>>()?;
+        let observe = observe.map(open_listener).transpose()?;
         given.refuse_rest()?;
-        Ok(Self { ntp, ke })
+        Ok(Self { ntp, ke, observe })
     }
 
     /// Whether the kernel polls the interfaces for the NTP sockets.
@@ -140,6 +153,11 @@ impl Sockets {
         self.ke.iter().map(|socket| socket.as_fd().try_clone_to_owned()).collect()
     }
 
+    /// A duplicate of the observer's listener, if there is one.
+    pub(super) fn observe_clone(&self) -> io::Result<Option<OwnedFd>> {
+        self.observe.as_ref().map(|socket| socket.as_fd().try_clone_to_owned()).transpose()
+    }
+
     /// Duplicates for the responder, worker by worker.
     pub(super) fn ntp_clones(&self) -> io::Result<Vec<OwnedFd>> {
         let workers = self.ntp.first().map_or(0, Vec::len);
@@ -148,9 +166,10 @@ impl Sockets {
     }
 
     /// Lets go of the listeners: clients are refused, and go elsewhere, as soon as the last process
-    /// of key establishment has let go too.
-    pub(super) fn close_ke(&mut self) {
+    /// that has them has let go too.
+    pub(super) fn close_listeners(&mut self) {
         self.ke.clear();
+        self.observe = None;
     }
 }
 
@@ -237,13 +256,16 @@ impl Given {
 
     /// A socket that nobody serves would swallow what is sent to it.
     fn refuse_rest(self) -> Result<(), SocketError> {
-        let udp = self.udp.into_iter().map(|(address, (name, _))| (address, name, "ntp"));
-        let tcp = self.tcp.into_iter().map(|(address, (name, _))| (address, name, "ke"));
+        let udp = self.udp.into_iter().map(|(address, (name, _))| (address, name, "ntp.listen"));
+        let tcp = self
+            .tcp
+            .into_iter()
+            .map(|(address, (name, _))| (address, name, "ke.listen or observe.listen"));
         match udp.chain(tcp).next() {
             None => Ok(()),
             Some((address, name, section)) => {
                 let reason = format!(
-                    "{address} is not, or not so often, in {section}.listen; let the socket unit \
+                    "{address} is not, or not so often, in {section}; let the socket unit \
                      and the configuration have the same addresses"
                 );
                 Err(SocketError::Unfit { name, reason })

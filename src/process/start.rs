@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::certificates::PairText;
+use super::status::Status;
 use crate::config::clock::ClockSettings;
 use crate::ke::admission::PrefixLimits;
 use crate::net::PortChoice;
@@ -60,6 +61,14 @@ pub struct KeyEstablishmentTerms {
     pub prefix: PrefixLimits,
 }
 
+/// What the observer needs beside its listener.
+#[derive(Serialize, Deserialize)]
+pub struct ObserverStart {
+    /// How many of its pages are those of workers, which come first; the others are those of key
+    /// establishment.
+    pub workers: usize,
+}
+
 /// What the supervisor tells a running role.
 #[derive(Serialize, Deserialize)]
 pub enum Order {
@@ -69,6 +78,8 @@ pub enum Order {
     Adopt(Box<KeyEstablishmentTerms>),
     /// Ask chronyd over the socket that comes along; none comes for this reason.
     AskChronyd(Option<String>),
+    /// How the server stands now; to be answered as a ping is.
+    Inform(Box<Status>),
 }
 
 /// What a role tells the supervisor.

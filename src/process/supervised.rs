@@ -13,7 +13,8 @@ use super::role::Role;
 use super::start::{Order, Report};
 use super::status::ProcessStatus;
 use crate::limits::{
-    ROLE_READY_WAIT, ROLE_RESTART_DELAY_FIRST, ROLE_RESTART_DELAY_MAX, ROLE_STABLE_AFTER,
+    OBSERVER_HANGS_AFTER, ROLE_READY_WAIT, ROLE_RESTART_DELAY_FIRST, ROLE_RESTART_DELAY_MAX,
+    ROLE_STABLE_AFTER,
 };
 
 /// A process of a role, or its place while there is none. Dropping it kills the process.
@@ -39,6 +40,8 @@ struct Running {
     unanswered: usize,
     /// It has been asked whether it works, and has not said so yet.
     is_pinged: bool,
+    /// When it was told something that it has not yet taken.
+    informed: Option<Instant>,
 }
 
 /// What became of a process.
@@ -98,6 +101,7 @@ impl Supervised {
                     failure: None,
                     unanswered: 0,
                     is_pinged: false,
+                    informed: None,
                 };
                 self.running = Some(running);
                 None
@@ -199,6 +203,26 @@ impl Supervised {
         has_answered
     }
 
+    /// Tells the observer how the server stands, once it has taken what it was told last. One that
+    /// does not take it is ended: the next one will.
+    pub(super) fn inform(&mut self, now: Instant, order: impl FnOnce() -> Order) {
+        let Some(running) = self.running.as_mut().filter(|running| running.is_ready) else {
+            return;
+        };
+        match running.informed {
+            None => {
+                // An error is its end, as is soon heard.
+                let _ = running.channel.order(&order());
+                running.informed = Some(now);
+            }
+            Some(since) if now.saturating_duration_since(since) < OBSERVER_HANGS_AFTER => {}
+            Some(_) => {
+                running.failure = Some(format!("did not react for {OBSERVER_HANGS_AFTER:?}"));
+                let _ = running.child.kill();
+            }
+        }
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.running.as_ref().is_some_and(|running| running.is_ready)
     }
@@ -240,6 +264,7 @@ impl Running {
             }
             Report::Pong => {
                 self.is_pinged = false;
+                self.informed = None;
                 None
             }
             Report::ChronydLost => Some(Event::ChronydLost),

@@ -27,13 +27,15 @@ use super::service_manager::ServiceManager;
 use super::signals::Signals;
 use super::sockets::Sockets;
 use super::start::{
-    ClockStart, KeyEstablishmentStart, KeyEstablishmentTerms, Order, ResponderStart, RoleError,
+    ClockStart, KeyEstablishmentStart, KeyEstablishmentTerms, ObserverStart, Order, ResponderStart,
+    RoleError,
 };
-use super::status::{CertificateStatus, KeysStatus, Reloaded, Rotated, ServerStats, Status};
+use super::status::{CertificateStatus, KeysStatus, Reloaded, Rotated, Status, WorkerStatus};
 use super::supervised::{Event, Supervised};
 use crate::config::checked::{KeSettings, Settings, ntp_port};
 use crate::config::file;
-use crate::limits::{CERTIFICATE_LOOK_INTERVAL, ROLE_STOP_WAIT};
+use crate::limits::{CERTIFICATE_LOOK_INTERVAL, OBSERVER_INFORM_INTERVAL, ROLE_STOP_WAIT};
+use crate::observe::health::{Health, judge};
 use crate::sys::boottime::since_boot;
 
 /// Why a server does not run.
@@ -87,7 +89,8 @@ impl Server {
     fn roles(&self) -> impl Iterator<Item = (Role, usize)> {
         let processes = if self.certificates.is_some() { self.ke_processes } else { 0 };
         let ke = (0..processes).map(|index| (Role::KeyEstablishment, index));
-        [(Role::Clock, 0), (Role::Responder, 0)].into_iter().chain(ke)
+        let observer = self.settings.observe_listen.map(|_| (Role::Observer, 0));
+        [(Role::Clock, 0), (Role::Responder, 0)].into_iter().chain(ke).chain(observer)
     }
 
     fn spawn(&self, role: Role, index: usize) -> io::Result<(Child, Channel)> {
@@ -117,6 +120,13 @@ impl Server {
                 let pages = with(Purpose::Page, self.pages.of_clock()?);
                 let socket = with(Purpose::ChronydSocket, socket.into_iter().collect());
                 handover::spawn(role, self.confinement, &start, pages.chain(socket).collect())
+            }
+            Role::Observer => {
+                let listener = self.sockets.observe_clone()?.ok_or(io::ErrorKind::InvalidInput)?;
+                let listener = with(Purpose::HttpListener, vec![listener]);
+                let pages = with(Purpose::Page, self.pages.of_observer()?);
+                let start = ObserverStart { workers: self.pages.workers.len() };
+                handover::spawn(role, self.confinement, &start, pages.chain(listener).collect())
             }
         }
     }
@@ -191,6 +201,8 @@ struct Supervisor {
     manager: ServiceManager,
     /// When the certificate files are looked at next.
     look_due: Instant,
+    /// When the observer is told next how the server stands.
+    inform_due: Instant,
     /// systemd, and these clients of the control socket with their answers, wait to hear that a
     /// reload is done.
     reloading: Option<Vec<(ClientId, Answer)>>,
@@ -206,6 +218,7 @@ impl Supervisor {
             signals: Signals::catch(server.configuration.is_some())?,
             manager: ServiceManager::new(now),
             look_due: now + CERTIFICATE_LOOK_INTERVAL,
+            inform_due: now,
             reloading: None,
             started: now,
             counters: Counters::default(),
@@ -227,6 +240,7 @@ impl Supervisor {
             }
             on_ready();
             self.manager.ready(&self.status());
+            self.inform_due = Instant::now();
         }
         while !self.signals.is_stop() {
             for (role, event) in self.turn() {
@@ -276,9 +290,15 @@ impl Supervisor {
             self.look_at_certificates();
         }
         self.tend_keys();
+        if now >= self.inform_due {
+            self.inform_due = now + OBSERVER_INFORM_INTERVAL;
+            self.inform(now);
+        }
         if self.manager.is_due(now) {
-            // Every process is asked, also behind one that hangs.
-            let silent = self.processes.iter_mut().filter_map(|p| (!p.ping()).then_some(p.role));
+            // Every process is asked, also behind one that hangs. Not the observer: it is ended
+            // when it hangs, and the others need not be for its sake.
+            let asked = self.processes.iter_mut().filter(|process| process.role != Role::Observer);
+            let silent = asked.filter_map(|process| (!process.ping()).then_some(process.role));
             match silent.last() {
                 None => self.manager.alive(),
                 Some(role) => self.manager.status(&format!("{} does not react", role.name())),
@@ -291,7 +311,9 @@ impl Supervisor {
         let keys = now + self.server.pages.keys.next_due(since_boot());
         let processes = self.processes.iter().filter_map(Supervised::due);
         let others = [self.manager.due(), self.server.control.due()].into_iter().flatten();
-        processes.chain(others).chain([self.look_due, keys]).min()
+        let observers = self.processes.iter().filter(|process| process.role == Role::Observer);
+        let inform = observers.map(|_| self.inform_due);
+        processes.chain(others).chain(inform).chain([self.look_due, keys]).min()
     }
 
     /// Waits for a signal or a report, at most until something is due.
@@ -307,7 +329,17 @@ impl Supervisor {
         let _ = poll(&mut interests, timeout.as_ref());
     }
 
+    /// Tells the observer how the server stands.
+    fn inform(&mut self, now: Instant) {
+        let Some(place) = self.processes.iter().position(|p| p.role == Role::Observer) else {
+            return;
+        };
+        let status = Box::new(self.full_status(now));
+        self.processes[place].inform(now, || Order::Inform(status));
+    }
+
     fn tell(&mut self, role: Role, event: &Event) {
+        self.inform_due = Instant::now();
         let name = role.name();
         match event {
             Event::Ready => {}
@@ -423,7 +455,7 @@ impl Supervisor {
         for (client, request) in self.server.control.requests(now) {
             let answer = match request {
                 Request::Status => to_json(&self.full_status(now)),
-                Request::Serverstats => to_json(&ServerStats::new(&self.server.pages)),
+                Request::Serverstats => to_json(&self.server.pages.serverstats()),
                 Request::Tracking | Request::Sources | Request::NtpData => self.clock(request),
                 Request::RotateKeys => self.rotate_keys(),
                 Request::Reload => {
@@ -462,7 +494,9 @@ impl Supervisor {
     fn full_status(&self, now: Instant) -> Status {
         let Server { settings, configuration, pages, responder, certificates, .. } = &self.server;
         let now_utc = OffsetDateTime::now_utc();
-        Status {
+        let mut status = Status {
+            health: Health::default(),
+            taken_unix_milliseconds: (now_utc.unix_timestamp_nanos() / 1_000_000) as i64,
             release: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.saturating_duration_since(self.started).as_secs(),
             configuration: configuration.clone(),
@@ -478,8 +512,11 @@ impl Supervisor {
                 .as_ref()
                 .map(|certificates| CertificateStatus::all(certificates, now_utc))
                 .unwrap_or_default(),
-            serverstats: ServerStats::new(pages),
-        }
+            workers: WorkerStatus::all(&responder.cpus, &pages.workers),
+            serverstats: pages.serverstats(),
+        };
+        status.health = judge(&status, Duration::ZERO);
+        status
     }
 
     fn status(&self) -> String {
@@ -503,7 +540,7 @@ impl Supervisor {
     fn stop(mut self) {
         self.manager.stopping();
         self.processes.iter_mut().for_each(Supervised::ask_to_stop);
-        self.server.sockets.close_ke();
+        self.server.sockets.close_listeners();
         let deadline = Instant::now() + ROLE_STOP_WAIT;
         loop {
             let now = Instant::now();

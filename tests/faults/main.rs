@@ -6,6 +6,7 @@ mod clock;
 #[path = "../common/mod.rs"]
 mod common;
 mod load;
+mod observer;
 mod system;
 
 use std::collections::BTreeMap;
@@ -47,7 +48,7 @@ struct Fault {
     happen: fn() -> Seen,
 }
 
-const FAULTS: [Fault; 17] = [
+const FAULTS: [Fault; 19] = [
     Fault {
         name: "ke_process_killed",
         note: "kill -9 of one of three; its own handshakes end",
@@ -77,6 +78,16 @@ const FAULTS: [Fault; 17] = [
         name: "ke_process_hangs",
         note: "SIGSTOP of one, kill -9 of another and of the responder, SIGTERM",
         happen: ke_process_hangs,
+    },
+    Fault {
+        name: "observer_killed",
+        note: "kill -9 three times",
+        happen: observer::observer_killed,
+    },
+    Fault {
+        name: "observer_hangs",
+        note: "SIGSTOP; the supervisor ends it and starts another",
+        happen: observer::observer_hangs,
     },
     Fault {
         name: "supervisor_killed",

@@ -73,6 +73,16 @@ const CLOCK: Profile = Profile {
     secrets: "none",
 };
 
+const OBSERVER: Profile = Profile {
+    name: "observer",
+    user: "unprivileged",
+    capabilities: CapabilitySet::empty(),
+    descriptors: &[Purpose::Channel, Purpose::Page, Purpose::HttpListener],
+    system_calls: Some(system_calls::OBSERVER),
+    files: "none",
+    secrets: "none",
+};
+
 impl Role {
     /// What its process may have.
     pub const fn profile(self) -> Profile {
@@ -80,6 +90,7 @@ impl Role {
             Self::Responder => RESPONDER,
             Self::KeyEstablishment => KEY_ESTABLISHMENT,
             Self::Clock => CLOCK,
+            Self::Observer => OBSERVER,
         }
     }
 }

@@ -124,6 +124,17 @@ pub const KEY_ESTABLISHMENT: &[SystemCall] = &[
     allow!(SYS_shutdown, "the end of an answer"),
 ];
 
+/// What the observer needs beside [`COMMON`].
+pub const OBSERVER: &[SystemCall] = &[
+    #[cfg(target_arch = "x86_64")]
+    allow!(SYS_epoll_wait, "waiting for connections"),
+    allow!(SYS_epoll_pwait, "the same: what libraries make of it"),
+    allow!(SYS_epoll_ctl, "a connection that begins or ends"),
+    allow!(SYS_accept4, "a connection"),
+    allow!(SYS_recvfrom, "what a client says"),
+    allow!(SYS_shutdown, "the end of a connection"),
+];
+
 /// The filter of a role that has `own` calls. For this process only: its identifier is in it.
 pub(super) fn filter(own: &[SystemCall]) -> io::Result<BpfProgram> {
     let mut rules = BTreeMap::new();
@@ -158,7 +169,7 @@ mod tests {
 
     #[test]
     fn each_call_is_named_once_in_a_role() {
-        for own in [RESPONDER, KEY_ESTABLISHMENT, CLOCK] {
+        for own in [CLOCK, RESPONDER, KEY_ESTABLISHMENT, OBSERVER] {
             let mut numbers: Vec<_> = COMMON.iter().chain(own).map(|call| call.number).collect();
             let all = numbers.len();
             numbers.sort_unstable();

@@ -17,7 +17,13 @@ use super::*;
 /// Set in the process that is confined: the role and the call, by their places in the tables.
 const VICTIM: &str = "TIMEBALL_TEST_SANDBOX";
 
-const ROLES: [Role; 3] = [Role::Responder, Role::KeyEstablishment, Role::Clock];
+const ROLES: [Role; 4] = [Role::Clock, Role::Responder, Role::KeyEstablishment, Role::Observer];
+
+/// Those to which strangers make connections.
+const LISTENERS: &[Role] = &[Role::KeyEstablishment, Role::Observer];
+
+/// Those that receive, by themselves or their event loop.
+const RECEIVERS: &[Role] = &[Role::Clock, Role::KeyEstablishment, Role::Observer];
 
 /// What is open before the sandbox closes.
 struct Opened {
@@ -34,8 +40,8 @@ const CALLS: &[Call] = &[
     ("say something", |_| eprintln!("at {:?}", Instant::now()), &ROLES),
     ("look for itself", |_| _ = test_kill_process(getpid()), &ROLES),
     ("read the clock", |_| drop(crate::sys::adjtimex::read()), &[Role::Clock]),
-    ("accept a connection", |open| drop(open.tcp.accept()), &[Role::KeyEstablishment]),
-    ("receive", |open| drop(open.udp.recv(&mut [0])), &[Role::KeyEstablishment, Role::Clock]),
+    ("accept a connection", |open| drop(open.tcp.accept()), LISTENERS),
+    ("receive", |open| drop(open.udp.recv(&mut [0])), RECEIVERS),
     ("open a file", |_| drop(File::open("/etc/passwd")), &[]),
     ("list a directory", |_| drop(std::fs::read_dir("/")), &[]),
     ("open a socket", |_| drop(UdpSocket::bind("127.0.0.1:0")), &[]),
