@@ -42,9 +42,9 @@ pub fn server_config(store: Arc<CertificateStore>) -> Result<Arc<ServerConfig>, 
     Ok(Arc::new(config))
 }
 
-/// The cipher suites of TLS 1.3, the cheapest handshake first: its dozens of hashes are most of what
-/// a suite costs here, and processors have instructions for SHA-256 but few for SHA-384. The key
-/// exchange and the AEAD that clients are given keys for have 128 bits of strength as well.
+/// The cipher suites of TLS 1.3, the cheapest handshake first: its dozens of hashes are most of
+/// what a suite costs here, and processors have instructions for SHA-256 but few for SHA-384. The
+/// key exchange and the AEAD that clients are given keys for have 128 bits of strength as well.
 fn suites() -> Vec<SupportedCipherSuite> {
     vec![
         cipher_suite::TLS13_AES_128_GCM_SHA256,
