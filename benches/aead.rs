@@ -1,5 +1,5 @@
 //! The cryptography of an NTS request, from cookie to sealed reply, per back end and batch size,
-//! beside the `aes-siv` crate used the obvious way in the same run.
+//! beside the `aes-siv` and `aes-gcm-siv` crates used the obvious way in the same run.
 //!
 //! ```text
 //! cargo bench --bench aead
@@ -12,15 +12,17 @@
 //!
 //! What is measured: a batch of requests with one cookie and `k - 1` placeholders each; every
 //! request has its own keys and cookie, drawn in turn from 1024 associations, so that
-//! nothing is hot but the code. Per request: open the cookie, verify (associated data 84 + 104 k
-//! bytes, empty plaintext), draw nonces, make k cookies, seal the reply (associated data 84 bytes,
-//! text 104 k bytes). Arms take turns within each round, and each round starts with another arm;
+//! nothing is hot but the code. Per request: open the cookie, verify (associated data 84 + f k bytes,
+//! empty plaintext), draw nonces, make k cookies, seal the reply (associated data 84 bytes, text f k
+//! bytes); a cookie's field has f = 104 bytes for clients of AEAD 15 and 72 for those of AEAD 30, or
+//! 68 if the master key is of AEAD 30 too. Arms take turns within each round, and each round starts with another arm;
 //! median and quartiles over the rounds are printed. Time is the thread's CPU time.
 //!
 //! `--quick` takes fewer rounds, `--only VAES-512:32` one arm beside the crate (for a profiler).
 //!
 //! The floor is the request's AES blocks, key schedules counted as one block each, at the speed of
-//! `aes::Aes128::encrypt_blocks` (one key, no dependencies) in the same run.
+//! `aes::Aes128::encrypt_blocks` (one key, no dependencies) in the same run. A block of POLYVAL is
+//! counted as half a block of AES: five products against ten rounds.
 
 mod common;
 
@@ -29,6 +31,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use aes::cipher::{Array, BlockCipherEncrypt};
+use aes_gcm_siv::Aes128GcmSiv;
+use aes_siv::aead::AeadInOut;
 use aes_siv::siv::Aes128Siv;
 use aes_siv::{KeyInit, Tag};
 use arrayvec::ArrayVec;
@@ -36,7 +40,7 @@ use common::{host_facts, is_asked, publish, quartiles};
 use rustix::time::{ClockId, clock_gettime};
 use timeball::aead::{
     Aead, Algorithm, Backend, CookieMake, CookieOpen, MasterKey, NonceGenerator, ReplySeal,
-    RequestVerify,
+    RequestVerify, TAG_BYTES,
 };
 
 fn main() {
@@ -48,11 +52,63 @@ fn main() {
         "set       {ASSOCIATIONS} associations, windows of {} ms",
         WINDOW.as_millis()
     );
-    for cookies in [1, 8] {
-        section(&mut table, cookies, rounds, &only);
+    for set in SETS {
+        section(&mut table, set, rounds, &only);
     }
     table += &nonces(rounds);
     publish(&table);
+}
+
+/// What clients and server agree on.
+#[derive(Clone, Copy)]
+struct Set {
+    master: Algorithm,
+    client: Algorithm,
+    cookies: usize,
+}
+
+const SETS: [Set; 5] = {
+    const SIV: Algorithm = Algorithm::AesSivCmac256;
+    const GCM_SIV: Algorithm = Algorithm::Aes128GcmSiv;
+    [
+        Set { master: SIV, client: SIV, cookies: 1 },
+        Set { master: SIV, client: SIV, cookies: 8 },
+        Set { master: SIV, client: GCM_SIV, cookies: 1 },
+        Set { master: SIV, client: GCM_SIV, cookies: 8 },
+        Set { master: GCM_SIV, client: GCM_SIV, cookies: 1 },
+    ]
+};
+
+impl Set {
+    /// Type and length, key id, nonce, tag, two keys.
+    fn field_bytes(self) -> usize {
+        4 + 4 + self.master.nonce_bytes() + TAG_BYTES + 2 * self.client.key_bytes()
+    }
+
+    /// Bytes of all cookies in a reply, and of cookie and placeholders in a request.
+    fn text_bytes(self) -> usize {
+        self.field_bytes() * self.cookies
+    }
+
+    /// AES blocks of one request, a key schedule counted as a block, one of POLYVAL as half.
+    fn aes_blocks(self) -> f64 {
+        let blocks = |bytes: usize| bytes.div_ceil(16) as f64;
+        let (keys, text) = (blocks(2 * self.client.key_bytes()), blocks(self.text_bytes()));
+        let (request, header) = (blocks(HEADER_BYTES + self.text_bytes()), blocks(HEADER_BYTES));
+        let cookie = match self.master {
+            // Nonce, CMAC, CTR.
+            Algorithm::AesSivCmac256 => 1.0 + keys + keys,
+            // Derivation, schedule, POLYVAL and lengths, tag, CTR.
+            _ => 4.0 + 1.0 + (keys + 1.0) / 2.0 + 1.0 + keys,
+        };
+        let client = match self.client {
+            // Schedules, CMAC of zeros, nonce and itself, messages, CTR.
+            Algorithm::AesSivCmac256 => 1.0 + 3.0 + request + 1.0 + 2.0 + 3.0 + header + 2.0 * text,
+            // Schedules, derivations, tags, POLYVAL, CTR.
+            _ => 2.0 * (2.0 + 4.0 + 1.0) + (request + header + text + 2.0) / 2.0 + text,
+        };
+        cookie * (1 + self.cookies) as f64 + client
+    }
 }
 
 /// One way to answer, and the times of its windows in nanoseconds a request.
@@ -66,10 +122,10 @@ struct Arm {
 /// Answers the batch that starts at an association.
 type Answer = Box<dyn FnMut(&mut World, usize)>;
 
-fn section(table: &mut String, cookies: usize, rounds: usize, only: &str) {
-    let mut world = World::new(cookies);
+fn section(table: &mut String, set: Set, rounds: usize, only: &str) {
+    let mut world = World::new(set);
     let mut arms = vec![Arm {
-        name: "aes-siv crate".into(),
+        name: "crates".into(),
         batch: 1,
         answer: Box::new(answer_obviously),
         times: vec![],
@@ -115,15 +171,17 @@ fn section(table: &mut String, cookies: usize, rounds: usize, only: &str) {
         }
         block_times.push(block_time());
     }
-    let floor = quartiles(&block_times).0 * aes_blocks(cookies) as f64;
-    print_section(table, cookies, &mut arms, floor);
+    let floor = quartiles(&block_times).0 * set.aes_blocks();
+    print_section(table, set, &mut arms, floor);
 }
 
-fn print_section(table: &mut String, cookies: usize, arms: &mut [Arm], floor: f64) {
-    let blocks = aes_blocks(cookies);
+fn print_section(table: &mut String, set: Set, arms: &mut [Arm], floor: f64) {
+    let (blocks, cookies) = (set.aes_blocks(), set.cookies);
+    let (client, master) = (set.client.id(), set.master.id());
     let _ = writeln!(
         table,
-        "\n{cookies} cookie(s): {blocks} AES blocks a request, floor {floor:.0} ns\n\n\
+        "\nAEAD {client} under master keys of AEAD {master}, {cookies} cookie(s): \
+         {blocks} AES blocks a request, floor {floor:.0} ns\n\n\
          {:<14} {:>5} {:>11} {:>15} {:>8} {:>8}",
         "back end", "batch", "ns/request", "quartiles", "ratio", "floor %"
     );
@@ -170,8 +228,9 @@ impl CpuTime {
 
 /// Everything that requests and replies are made of.
 struct World {
+    set: Set,
     master: MasterKey,
-    obvious_master: Aes128Siv,
+    obvious_master: Obvious,
     nonces: NonceGenerator,
     associations: Vec<Association>,
     slots: Vec<Slot>,
@@ -179,67 +238,111 @@ struct World {
 
 /// A client's request, as it arrives.
 struct Association {
-    cookie_nonce: [u8; 16],
-    cookie_sealed: [u8; 80],
+    cookie_nonce: Vec<u8>,
+    cookie_sealed: Vec<u8>,
     request: Vec<u8>,
-    request_nonce: [u8; 16],
-    request_tag: [u8; 16],
+    request_nonce: Vec<u8>,
+    request_tag: [u8; TAG_BYTES],
 }
 
 /// What a server keeps for each place of a batch and uses again: keys and reply.
 #[derive(Clone)]
 struct Slot {
-    keys: [u8; 64],
-    reply_header: [u8; 84],
-    reply_nonce: [u8; 16],
+    keys: Vec<u8>,
+    reply_header: [u8; HEADER_BYTES],
+    reply_nonce: Vec<u8>,
     reply_text: Vec<u8>,
 }
 
 impl World {
-    fn new(cookies: usize) -> Self {
+    fn new(set: Set) -> Self {
         let mut nonces = NonceGenerator::from_seed(&[7; 32]);
-        let key = [0x42; 32];
-        let master = MasterKey::new(1, Algorithm::AesSivCmac256, &key).expect("32 bytes");
-        let mut obvious_master = Aes128Siv::new(&key.into());
+        let key = vec![0x42; set.master.key_bytes()];
+        let master = MasterKey::new(1, set.master, &key).expect("as many bytes");
+        let mut obvious_master = Obvious::new(set.master, &key);
         let associations = (0..ASSOCIATIONS)
-            .map(|_| Association::new(&mut nonces, &mut obvious_master, cookies))
+            .map(|_| Association::new(&mut nonces, &mut obvious_master, set))
             .collect();
         let slot = Slot {
-            keys: [0; 64],
-            reply_header: [0x24; 84],
-            reply_nonce: [0; 16],
-            reply_text: vec![0; 16 + COOKIE_FIELD_BYTES * cookies],
+            keys: vec![0; 2 * set.client.key_bytes()],
+            reply_header: [0x24; HEADER_BYTES],
+            reply_nonce: vec![0; set.client.nonce_bytes()],
+            reply_text: vec![0; TAG_BYTES + set.text_bytes()],
         };
-        Self { master, obvious_master, nonces, associations, slots: vec![slot; BATCH_MAX] }
+        Self { set, master, obvious_master, nonces, associations, slots: vec![slot; BATCH_MAX] }
     }
 }
 
 impl Association {
-    fn new(random: &mut NonceGenerator, master: &mut Aes128Siv, cookies: usize) -> Self {
-        let mut this = Self {
-            cookie_nonce: [0; 16],
-            cookie_sealed: [0; 80],
-            request: vec![0; 84 + COOKIE_FIELD_BYTES * cookies],
-            request_nonce: [0; 16],
-            request_tag: [0; 16],
+    fn new(random: &mut NonceGenerator, master: &mut Obvious, set: Set) -> Self {
+        let mut drawn = |bytes| {
+            let mut drawn = vec![0; bytes];
+            random.fill(&mut drawn);
+            drawn
         };
-        let mut keys = [0; 64];
-        random.fill(&mut keys);
-        random.fill(&mut this.cookie_nonce);
-        random.fill(&mut this.request);
-        random.fill(&mut this.request_nonce);
-        let sealed = &mut this.cookie_sealed[16..];
-        sealed.copy_from_slice(&keys);
-        let tag = master
-            .encrypt_inout_detached([&[][..], &this.cookie_nonce], sealed.into())
-            .expect("two components");
-        this.cookie_sealed[..16].copy_from_slice(&tag);
-        let c2s = keys[..32].try_into().expect("32 bytes");
-        let tag = Aes128Siv::new(c2s)
-            .encrypt_inout_detached([&this.request[..], &this.request_nonce], (&mut [][..]).into())
-            .expect("two components");
-        this.request_tag = tag.into();
+        let keys = drawn(2 * set.client.key_bytes());
+        let mut this = Self {
+            cookie_nonce: drawn(set.master.nonce_bytes()),
+            cookie_sealed: vec![0; TAG_BYTES + keys.len()],
+            request: drawn(HEADER_BYTES + set.text_bytes()),
+            request_nonce: drawn(set.client.nonce_bytes()),
+            request_tag: [0; TAG_BYTES],
+        };
+        let (tag, text) = split(set.master, &mut this.cookie_sealed);
+        text.copy_from_slice(&keys);
+        *tag = master.seal(&this.cookie_nonce, &[], text);
+        let mut client = Obvious::new(set.client, &keys[..keys.len() / 2]);
+        this.request_tag = client.seal(&this.request_nonce, &this.request, &mut []);
         this
+    }
+}
+
+/// The tag and the rest of a sealed text.
+fn split(algorithm: Algorithm, text: &mut [u8]) -> (&mut [u8; TAG_BYTES], &mut [u8]) {
+    let ends = match algorithm {
+        Algorithm::Aes128GcmSiv => text.split_last_chunk_mut().map(|(rest, tag)| (tag, rest)),
+        _ => text.split_first_chunk_mut(),
+    };
+    ends.expect("room for the tag")
+}
+
+/// A cipher of the crates, ready to use.
+enum Obvious {
+    Siv(Aes128Siv),
+    GcmSiv(Aes128GcmSiv),
+}
+
+impl Obvious {
+    fn new(algorithm: Algorithm, key: &[u8]) -> Self {
+        match algorithm {
+            Algorithm::Aes128GcmSiv => {
+                Self::GcmSiv(Aes128GcmSiv::new_from_slice(key).expect("16 bytes"))
+            }
+            _ => Self::Siv(Aes128Siv::new_from_slice(key).expect("32 bytes")),
+        }
+    }
+
+    fn seal(&mut self, nonce: &[u8], data: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES] {
+        let tag = match self {
+            Self::Siv(cipher) => cipher.encrypt_inout_detached([data, nonce], text.into()),
+            Self::GcmSiv(cipher) => {
+                let nonce = nonce.try_into().expect("12 bytes");
+                cipher.encrypt_inout_detached(nonce, data, text.into())
+            }
+        };
+        tag.expect("short").into()
+    }
+
+    fn open(&mut self, nonce: &[u8], data: &[u8], text: &mut [u8], tag: &[u8; TAG_BYTES]) {
+        let tag = Tag::from(*tag);
+        let opened = match self {
+            Self::Siv(cipher) => cipher.decrypt_inout_detached([data, nonce], text.into(), &tag),
+            Self::GcmSiv(cipher) => {
+                let nonce = nonce.try_into().expect("12 bytes");
+                cipher.decrypt_inout_detached(nonce, data, text.into(), &tag)
+            }
+        };
+        assert!(opened.is_ok());
     }
 }
 
@@ -271,8 +374,8 @@ fn verify(aead: &mut Aead, world: &mut World, first: usize, batch: usize) {
     let lanes = &mut world.associations[first..first + batch];
     for (lane, slot) in lanes.iter_mut().zip(&world.slots) {
         verifying.push(RequestVerify {
-            algorithm: Algorithm::AesSivCmac256,
-            key: &slot.keys[..32],
+            algorithm: world.set.client,
+            key: &slot.keys[..slot.keys.len() / 2],
             nonce: &lane.request_nonce,
             associated_data: &lane.request,
             sealed: &mut lane.request_tag,
@@ -287,9 +390,10 @@ fn verify(aead: &mut Aead, world: &mut World, first: usize, batch: usize) {
 fn renew(aead: &mut Aead, world: &mut World, _: usize, batch: usize) {
     let mut making = ArrayVec::<_, { 8 * BATCH_MAX }>::new();
     for slot in &mut world.slots[..batch] {
-        for field in slot.reply_text[16..].chunks_exact_mut(COOKIE_FIELD_BYTES) {
+        let (_, text) = split(world.set.client, &mut slot.reply_text);
+        for field in text.chunks_exact_mut(world.set.field_bytes()) {
             field[..8].copy_from_slice(&COOKIE_FIELD_HEADER);
-            let (nonce, sealed) = field[8..].split_at_mut(16);
+            let (nonce, sealed) = field[8..].split_at_mut(world.set.master.nonce_bytes());
             world.nonces.fill(nonce);
             making.push(CookieMake { key: &world.master, nonce, plain: &slot.keys, sealed });
         }
@@ -302,8 +406,8 @@ fn seal(aead: &mut Aead, world: &mut World, _: usize, batch: usize) {
     for slot in &mut world.slots[..batch] {
         world.nonces.fill(&mut slot.reply_nonce);
         sealing.push(ReplySeal {
-            algorithm: Algorithm::AesSivCmac256,
-            key: &slot.keys[32..],
+            algorithm: world.set.client,
+            key: &slot.keys[slot.keys.len() / 2..],
             nonce: &slot.reply_nonce,
             associated_data: &slot.reply_header,
             text: &mut slot.reply_text,
@@ -312,46 +416,27 @@ fn seal(aead: &mut Aead, world: &mut World, _: usize, batch: usize) {
     aead.seal_replies(&mut sealing);
 }
 
-/// A request through the crate: the master key prepared once, the client's keys for each request.
+/// A request through the crates: the master key prepared once, the client's keys for each request.
 fn answer_obviously(world: &mut World, first: usize) {
-    let (master, lane) = (&mut world.obvious_master, &world.associations[first]);
-    let slot = &mut world.slots[first % BATCH_MAX];
-    slot.keys.copy_from_slice(&lane.cookie_sealed[16..]);
-    let tag = Tag::from(*lane.cookie_sealed.first_chunk().expect("16 bytes"));
-    let components = [&[][..], &lane.cookie_nonce];
-    let opened = master.decrypt_inout_detached(components, slot.keys.as_mut_slice().into(), &tag);
-    assert!(opened.is_ok());
-    let (c2s, s2c) = slot.keys.split_at(32);
-    let verified = Aes128Siv::new_from_slice(c2s).expect("32 bytes").decrypt_inout_detached(
-        [&lane.request[..], &lane.request_nonce],
-        (&mut [][..]).into(),
-        &Tag::from(lane.request_tag),
-    );
-    assert!(verified.is_ok());
-    for field in slot.reply_text[16..].chunks_exact_mut(COOKIE_FIELD_BYTES) {
+    let World { set, obvious_master: master, nonces, associations, slots, .. } = world;
+    let (lane, slot) = (&mut associations[first], &mut slots[first % BATCH_MAX]);
+    let (tag, text) = split(set.master, &mut lane.cookie_sealed);
+    slot.keys.copy_from_slice(text);
+    master.open(&lane.cookie_nonce, &[], &mut slot.keys, tag);
+    let (c2s, s2c) = slot.keys.split_at(set.client.key_bytes());
+    let mut client = Obvious::new(set.client, c2s);
+    client.open(&lane.request_nonce, &lane.request, &mut [], &lane.request_tag);
+    let (reply_tag, reply) = split(set.client, &mut slot.reply_text);
+    for field in reply.chunks_exact_mut(set.field_bytes()) {
         field[..8].copy_from_slice(&COOKIE_FIELD_HEADER);
-        let (nonce, sealed) = field[8..].split_at_mut(16);
-        world.nonces.fill(nonce);
-        let (tag, text) = sealed.split_at_mut(16);
+        let (nonce, sealed) = field[8..].split_at_mut(set.master.nonce_bytes());
+        nonces.fill(nonce);
+        let (tag, text) = split(set.master, sealed);
         text.copy_from_slice(&slot.keys);
-        let made = master.encrypt_inout_detached([&[][..], nonce], text.into());
-        tag.copy_from_slice(&made.expect("two components"));
+        *tag = master.seal(nonce, &[], text);
     }
-    world.nonces.fill(&mut slot.reply_nonce);
-    let (tag, text) = slot.reply_text.split_at_mut(16);
-    let sealed = Aes128Siv::new_from_slice(s2c)
-        .expect("32 bytes")
-        .encrypt_inout_detached([&slot.reply_header[..], &slot.reply_nonce], text.into());
-    tag.copy_from_slice(&sealed.expect("two components"));
-}
-
-/// AES blocks of one request, a key schedule counted as a block.
-fn aes_blocks(cookies: usize) -> usize {
-    let text = (COOKIE_FIELD_BYTES * cookies).div_ceil(16);
-    let cookie = 1 + 4 + 4; // nonce, CMAC and CTR of 64 bytes
-    let verify = 1 + 3 + (84 + COOKIE_FIELD_BYTES * cookies).div_ceil(16) + 1;
-    let seal = 2 + 3 + 84usize.div_ceil(16) + 2 * text;
-    cookie + verify + cookies * cookie + seal
+    nonces.fill(&mut slot.reply_nonce);
+    *reply_tag = Obvious::new(set.client, s2c).seal(&slot.reply_nonce, &slot.reply_header, reply);
 }
 
 /// Nanoseconds of one AES block where nothing waits for anything.
@@ -396,8 +481,8 @@ const BATCH_MAX: usize = 64;
 /// Long enough for the clock, short enough that a disturbance spoils one window only.
 const WINDOW: Duration = Duration::from_millis(3);
 
-/// Type and length, key id, nonce, tag, two keys of 32 bytes.
-const COOKIE_FIELD_BYTES: usize = 4 + 4 + 16 + 16 + 64;
+/// An NTP header and a unique identifier of 32 bytes.
+const HEADER_BYTES: usize = 48 + 4 + 32;
 
 /// NTS Cookie (RFC 8915 section 5.4), 104 bytes, key 1.
 const COOKIE_FIELD_HEADER: [u8; 8] = [0x02, 0x04, 0, 104, 0, 0, 0, 1];

@@ -68,8 +68,8 @@ fn main() {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Plain,
-    /// NTS with this many cookies in the reply.
-    Nts(usize),
+    /// NTS of a client with this AEAD, with this many cookies in the reply.
+    Nts(Algorithm, usize),
     /// NTS whose cookie does not open.
     BadCookie,
 }
@@ -78,7 +78,7 @@ impl Kind {
     fn name(self) -> String {
         match self {
             Self::Plain => "plain NTP".to_owned(),
-            Self::Nts(cookies) => format!("NTS, {cookies} cookie(s)"),
+            Self::Nts(aead, cookies) => format!("AEAD {}, {cookies} cookie(s)", aead.id()),
             Self::BadCookie => "NTS, bad cookie".to_owned(),
         }
     }
@@ -86,7 +86,7 @@ impl Kind {
     fn outcome(self) -> Outcome {
         match self {
             Self::Plain => Outcome::AnsweredPlain,
-            Self::Nts(_) => Outcome::AnsweredNts,
+            Self::Nts(..) => Outcome::AnsweredNts,
             Self::BadCookie => Outcome::NtsNak,
         }
     }
@@ -105,9 +105,12 @@ struct Arm {
 fn arms(bench: &mut Bench) -> Vec<Arm> {
     let widest = Aead::detect().backend();
     let mut rows = vec![(Kind::Plain, widest, 32), (Kind::BadCookie, widest, 32)];
-    rows.extend(Backend::available().into_iter().map(|backend| (Kind::Nts(1), backend, 32)));
-    rows.extend([1, 2, 4, 8, 16].map(|batch| (Kind::Nts(1), widest, batch)));
-    rows.push((Kind::Nts(8), widest, 32));
+    for aead in [Algorithm::AesSivCmac256, Algorithm::Aes128GcmSiv] {
+        let kind = Kind::Nts(aead, 1);
+        rows.extend(Backend::available().into_iter().map(|backend| (kind, backend, 32)));
+        rows.extend([1, 2, 4, 8, 16].map(|batch| (kind, widest, batch)));
+        rows.push((Kind::Nts(aead, 8), widest, 32));
+    }
     rows.into_iter()
         .map(|(kind, backend, batch)| Arm {
             kind,
@@ -123,7 +126,7 @@ fn arms(bench: &mut Bench) -> Vec<Arm> {
 /// The stages of the most usual request, each with the time of its own.
 fn stages(bench: &mut Bench, rounds: usize, table: &mut String) {
     let mut engine = Engine::new(Aead::detect());
-    let requests = bench.requests(Kind::Nts(1));
+    let requests = bench.requests(MOST_USUAL);
     let mut split = Split { last: Instant::now(), times: [Duration::ZERO; 6] };
     let mut answered = 0;
     for _ in 0..rounds {
@@ -135,8 +138,11 @@ fn stages(bench: &mut Bench, rounds: usize, table: &mut String) {
             answered += clients.len();
         }
     }
-    let _ =
-        writeln!(table, "\nNTS, 1 cookie, batch 32, by stage (each includes one clock reading)");
+    let _ = writeln!(
+        table,
+        "\n{}, batch 32, by stage (each includes one clock reading)",
+        MOST_USUAL.name()
+    );
     let names = ["parse", "unlock", "verify", "renew", "stamp", "seal"];
     for (name, time) in names.iter().zip(split.times) {
         let _ = writeln!(table, "  {name:<8} {:>6.1} ns", time.as_nanos() as f64 / answered as f64);
@@ -183,11 +189,14 @@ impl Bench {
     }
 
     fn request(&mut self, kind: Kind) -> Vec<u8> {
-        let mut key = [0; 64];
-        self.nonces.fill(&mut key);
-        let keys = ClientKeys::new(Algorithm::AesSivCmac256, &key[..32], &key[32..]);
-        let keys = keys.expect("two keys of 32 bytes");
-        let cookies = if let Kind::Nts(cookies) = kind { 9 - cookies } else { 8 };
+        let (aead, cookies) = match kind {
+            Kind::Nts(aead, cookies) => (aead, 9 - cookies),
+            Kind::Plain | Kind::BadCookie => (Algorithm::AesSivCmac256, 8),
+        };
+        let mut pair = vec![0; 2 * aead.key_bytes()];
+        self.nonces.fill(&mut pair);
+        let (c2s, s2c) = pair.split_at(aead.key_bytes());
+        let keys = ClientKeys::new(aead, c2s, s2c).expect("two keys of its length");
         let cookies: Vec<Vec<u8>> = (0..cookies).map(|_| self.cookie(&keys)).collect();
         let mut client = Association::new(keys, cookies.iter().map(Vec::as_slice));
         let mut request = vec![0; DATAGRAM_BYTES];
@@ -196,7 +205,7 @@ impl Bench {
         match kind {
             Kind::Plain => request.truncate(48),
             Kind::BadCookie => request[140] ^= 1,
-            Kind::Nts(_) => {}
+            Kind::Nts(..) => {}
         }
         request
     }
@@ -244,6 +253,9 @@ impl Bench {
         start.elapsed()
     }
 }
+
+/// The request whose stages are shown.
+const MOST_USUAL: Kind = Kind::Nts(Algorithm::AesSivCmac256, 1);
 
 /// Different keys and cookies: beyond the first-level cache.
 const CLIENTS: usize = 1024;

@@ -35,71 +35,84 @@ fn one_shot_gives_the_published_answers() {
 fn replies_and_requests_give_the_published_answers() {
     for backend in Backend::available() {
         for vector in VECTORS {
-            messages(&mut Aead::with_backend(backend).unwrap(), vector);
+            for lanes in LANES {
+                messages(&mut Aead::with_backend(backend).unwrap(), vector, lanes);
+            }
         }
     }
 }
 
-fn messages(aead: &mut Aead, vector: &Vector) {
+/// The vector in all of so many lanes.
+fn messages(aead: &mut Aead, vector: &Vector, lanes: usize) {
     let (key, nonce) = (hex(vector.key), hex(vector.nonce));
     let (data, plain) = (hex(vector.associated_data), hex(vector.plain));
-    let algorithm = vector.algorithm;
-    let mut text = with_room(algorithm, &plain);
-    aead.seal_replies(&mut [ReplySeal {
+    let (algorithm, sealed) = (vector.algorithm, hex(vector.sealed));
+    let mut texts = vec![with_room(algorithm, &plain); lanes];
+    let jobs = texts.iter_mut().map(|text| ReplySeal {
         algorithm,
         key: &key,
         nonce: &nonce,
         associated_data: &data,
-        text: &mut text,
-    }]);
-    assert_eq!(text, hex(vector.sealed), "{} on {}", vector.source, aead.backend());
-    let mut jobs = [RequestVerify {
+        text,
+    });
+    aead.seal_replies(&mut jobs.collect::<Vec<_>>());
+    let place = format!("{} on {}", vector.source, aead.backend());
+    assert!(texts.iter().all(|text| *text == sealed), "{place}");
+    let jobs = texts.iter_mut().map(|sealed| RequestVerify {
         algorithm,
         key: &key,
         nonce: &nonce,
         associated_data: &data,
-        sealed: &mut text,
+        sealed,
         passed: false,
-    }];
+    });
+    let mut jobs: Vec<_> = jobs.collect();
     aead.verify_requests(&mut jobs);
-    assert!(jobs[0].passed, "{} on {}", vector.source, aead.backend());
-    assert_eq!(text[algorithm.plaintext_offset()..][..plain.len()], plain);
+    assert!(jobs.iter().all(|job| job.passed), "{place}");
+    let opened = |text: &Vec<u8>| text[algorithm.plaintext_offset()..][..plain.len()] == plain;
+    assert!(texts.iter().all(opened), "{place}");
 }
 
 #[test]
 fn cookies_give_the_published_answers() {
-    let cookies = |vector: &&Vector| {
+    let is_cookie = |vector: &&Vector| {
         vector.associated_data.is_empty() && vector.algorithm != Algorithm::AesSivCmac512
     };
     for backend in Backend::available() {
-        for vector in VECTORS.iter().filter(cookies) {
-            cookie(&mut Aead::with_backend(backend).unwrap(), vector);
+        for vector in VECTORS.iter().filter(is_cookie) {
+            for lanes in LANES {
+                cookies(&mut Aead::with_backend(backend).unwrap(), vector, lanes);
+            }
         }
     }
 }
 
-fn cookie(aead: &mut Aead, vector: &Vector) {
+/// The vector in all of so many lanes.
+fn cookies(aead: &mut Aead, vector: &Vector, lanes: usize) {
     let key = MasterKey::new(1, vector.algorithm, &hex(vector.key)).unwrap();
     let (nonce, plain) = (hex(vector.nonce), hex(vector.plain));
-    let mut sealed = vec![0xee; plain.len() + 16];
-    aead.make_cookies(&mut [CookieMake {
+    let mut sealed = vec![vec![0xee; plain.len() + 16]; lanes];
+    let jobs = (sealed.iter_mut()).map(|sealed| CookieMake {
         key: &key,
         nonce: &nonce,
         plain: &plain,
-        sealed: &mut sealed,
-    }]);
-    assert_eq!(sealed, hex(vector.sealed), "{} on {}", vector.source, aead.backend());
-    let mut opened = vec![0xee; plain.len()];
-    let mut jobs = [CookieOpen {
+        sealed,
+    });
+    aead.make_cookies(&mut jobs.collect::<Vec<_>>());
+    let place = format!("{} on {}", vector.source, aead.backend());
+    assert!(sealed.iter().all(|sealed| *sealed == hex(vector.sealed)), "{place}");
+    let mut opened = vec![vec![0xee; plain.len()]; lanes];
+    let jobs = sealed.iter().zip(&mut opened).map(|(sealed, plain)| CookieOpen {
         key: &key,
         nonce: &nonce,
-        sealed: &sealed,
-        plain: &mut opened,
+        sealed,
+        plain,
         passed: false,
-    }];
+    });
+    let mut jobs: Vec<_> = jobs.collect();
     aead.open_cookies(&mut jobs);
-    assert!(jobs[0].passed, "{} on {}", vector.source, aead.backend());
-    assert_eq!(opened, plain, "{} on {}", vector.source, aead.backend());
+    assert!(jobs.iter().all(|job| job.passed), "{place}");
+    assert!(opened.iter().all(|opened| *opened == plain), "{place}");
 }
 
 /// The two vectors of RFC 5297 appendix A have one and three associated components, NTS always
@@ -150,6 +163,9 @@ fn hex(digits: &str) -> Vec<u8> {
     let nibble = |digit: u8| char::from(digit).to_digit(16).unwrap() as u8;
     digits.chunks(2).map(|pair| nibble(pair[0]) << 4 | nibble(pair[1])).collect()
 }
+
+/// A group for each number of registers, and the narrow path.
+const LANES: [usize; 5] = [1, 3, 5, 9, 17];
 
 type WithComponents = (&'static str, &'static [&'static str], &'static str, &'static str);
 
@@ -292,5 +308,34 @@ const VECTORS: &[Vector] = &[
         associated_data: "01",
         plain: "0200000000000000",
         sealed: "1e6daba35669f4273b0a1a2560969cdf790d99759abd1508",
+    },
+    // The first block of the plaintext was chosen so that the tag begins with 32 ones.
+    Vector {
+        source: "OpenSSL, a reply whose counter wraps around after one block",
+        algorithm: Algorithm::Aes128GcmSiv,
+        key: "000102030405060708090a0b0c0d0e0f",
+        nonce: "c8c9cacbcccdcecfd0d1d2d3",
+        associated_data: "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223242526\
+                         2728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d\
+                         4e4f50515253",
+        plain: "ccedd83be2822a146695ca77a50ef3b8101112131415161718191a1b1c1d1e1f20212223242526\
+                2728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d\
+                4e4f505152535455565758595a5b5c5d5e5f6061626364656667",
+        sealed: "01d915b244d6f835f50856a90fcff8285eb992066b5fad1dc049a878d96af9c317217d8aed62d6\
+                71474ac22617f18b092e3263970e2a7773c39d8d9259b7437dd31379fb39c6c95d406efb0fef6e\
+                c5156180feeefc95760dcb898921b65b4e46190d01b139e324baffffffff020304050607080900\
+                010203",
+    },
+    Vector {
+        source: "OpenSSL, a cookie whose counter wraps around after one block",
+        algorithm: Algorithm::Aes128GcmSiv,
+        key: "000102030405060708090a0b0c0d0e0f",
+        nonce: "c8c9cacbcccdcecfd0d1d2d3",
+        associated_data: "",
+        plain: "e744f74243a0921bf27e65695d380b74101112131415161718191a1b1c1d1e1f20212223242526\
+                2728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f",
+        sealed: "2a703acbe5f4403a61e3f9b7f7f900e45eb992066b5fad1dc049a878d96af9c317217d8aed62d6\
+                71474ac22617f18b092e3263970e2a7773c39d8d9259b7437dffffffff02030405060708090001\
+                0203",
     },
 ];

@@ -98,6 +98,11 @@ fn backend_seeds() -> Vec<Seed> {
     vec![
         ("alike".to_owned(), batch(|i| [2, 84, 104, 99, i, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])),
         ("damaged".to_owned(), batch(|i| [18, 188, 64, 99, i, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 1])),
+        ("gcm_siv".to_owned(), batch(|i| [9, 84, 72, 99, i, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])),
+        (
+            "gcm_siv_damaged".to_owned(),
+            batch(|i| [25, 156, 32, 99, i, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 1]),
+        ),
         ("mixed".to_owned(), batch(|i| [i, i * 5, i * 7, i, i, 3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5])),
     ]
 }

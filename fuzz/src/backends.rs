@@ -42,7 +42,7 @@ impl Case {
         let (&[choice, associated, plain, nonce], contents) = bytes.split_first_chunk()?;
         let algorithm = match choice & 7 {
             0 => Algorithm::AesSivCmac512,
-            1 => Algorithm::Aes128GcmSiv,
+            1 | 3 | 5 => Algorithm::Aes128GcmSiv,
             _ => Algorithm::AesSivCmac256,
         };
         let fill = |length: usize, salt: u8| {

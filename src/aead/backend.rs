@@ -13,11 +13,11 @@ use super::{CookieMake, CookieOpen, ReplySeal, RequestVerify};
 pub enum Backend {
     /// The RustCrypto crates, one job after the other. Runs everywhere.
     Portable,
-    /// x86-64 with AES-NI: one block an instruction.
+    /// x86-64 with AES-NI and PCLMULQDQ: one block an instruction.
     AesNi,
-    /// x86-64 with VAES and AVX2: two blocks an instruction.
+    /// x86-64 with VAES, VPCLMULQDQ and AVX2: two blocks an instruction.
     Vaes256,
-    /// x86-64 with VAES and AVX-512: four blocks an instruction.
+    /// x86-64 with VAES, VPCLMULQDQ and AVX-512: four blocks an instruction.
     Vaes512,
 }
 

@@ -1,11 +1,16 @@
 //! From jobs to groups of lanes: which jobs run together, and which run alone.
 
+use std::marker::PhantomData;
+
 use zeroize::Zeroize;
 
 use super::arch::{AesNi, Blocks128, LANES_MAX, Lanes, SPARE_BYTES, Sinks, Sources, Task};
-use super::siv::{
-    ASSOCIATED_BYTES_MIN, Group, Make, Open, PLAIN_BYTES_MIN, Scratch, Seal, Spare, Tags, Verify,
+use super::gcm_siv::GcmSiv;
+use super::group::{
+    ASSOCIATED_BYTES_MIN, Group, Make, Mode, Nonces, Open, PLAIN_BYTES_MIN, Scratch, Seal, Spare,
+    Tags, Verify,
 };
+use super::siv::Siv;
 use super::{Algorithm, CookieMake, CookieOpen, ReplySeal, RequestVerify, TAG_BYTES};
 
 /// The kernels of one instruction set, with their scratch, and AES-NI for groups of one or two:
@@ -98,19 +103,28 @@ fn enter<V: Lanes, G: Group, const N: usize>(
     scratch: &mut Scratch<V>,
     tags: &mut Tags,
 ) {
-    V::enter(token, Run::<V, G, N> { group, scratch, tags });
+    match group.algorithm() {
+        Algorithm::AesSivCmac256 => {
+            V::enter(token, Run::<Siv, V, G, N> { group, scratch, tags, mode: PhantomData });
+        }
+        Algorithm::Aes128GcmSiv => {
+            V::enter(token, Run::<GcmSiv, V, G, N> { group, scratch, tags, mode: PhantomData });
+        }
+        Algorithm::AesSivCmac512 => unreachable!("no kernel takes it"),
+    }
 }
 
-struct Run<'r, V, G, const N: usize> {
+struct Run<'r, M, V, G, const N: usize> {
     group: &'r mut G,
     scratch: &'r mut Scratch<V>,
     tags: &'r mut Tags,
+    mode: PhantomData<M>,
 }
 
-impl<V: Lanes, G: Group, const N: usize> Task<V> for Run<'_, V, G, N> {
+impl<M: Mode, V: Lanes, G: Group, const N: usize> Task<V> for Run<'_, M, V, G, N> {
     #[inline(always)]
     fn run(self, token: V::Token) {
-        self.group.run::<V, N>(token, self.scratch, &mut Sinks::of_all(self.tags));
+        self.group.run::<M, V, N>(token, self.scratch, &mut Sinks::of_all(self.tags));
     }
 }
 
@@ -194,19 +208,18 @@ impl Job for CookieOpen<'_> {
         Self: 'g;
 
     fn fits(&self) -> bool {
-        self.nonce.len() == NONCE_BYTES
+        self.nonce.len() == self.key.algorithm().nonce_bytes()
             && self.plain.len() >= PLAIN_BYTES_MIN
             && self.sealed.len() <= SPARE_BYTES
             && self.sealed.len() == self.plain.len() + TAG_BYTES
-            && self.key.siv().is_some()
     }
 
     #[inline(always)]
     fn found<'g>(&'g mut self, spare: &'g mut Spare) -> Open<'g> {
         Open {
-            master: self.key.siv().expect("it fits"),
+            key: self.key,
             plain_bytes: self.plain.len(),
-            nonces: Sources::new(self.nonce),
+            nonces: Nonces::new(self.nonce),
             sealed: Sources::new(self.sealed),
             plain: Sinks::new(self.plain, spare),
         }
@@ -214,8 +227,8 @@ impl Job for CookieOpen<'_> {
 
     #[inline(always)]
     fn is_like(&self, group: &Open<'_>) -> bool {
-        self.key.siv().is_some_and(|siv| std::ptr::eq(siv, group.master))
-            & (self.nonce.len() == NONCE_BYTES)
+        std::ptr::eq(self.key, group.key)
+            & (self.nonce.len() == group.nonces.bytes())
             & (self.plain.len() == group.plain_bytes)
             & (self.sealed.len() == group.plain_bytes + TAG_BYTES)
     }
@@ -229,7 +242,7 @@ impl Job for CookieOpen<'_> {
 
     #[inline(always)]
     fn finish(&mut self, tag: &[u8; TAG_BYTES]) {
-        self.passed = same_tag(self.sealed, tag);
+        self.passed = same_tag(self.key.algorithm(), self.sealed, tag);
         if !self.passed {
             self.plain.fill(0);
         }
@@ -247,9 +260,9 @@ impl Job for RequestVerify<'_> {
         Self: 'g;
 
     fn fits(&self) -> bool {
-        self.algorithm == Algorithm::AesSivCmac256
-            && self.key.len() == KEY_BYTES
-            && self.nonce.len() == NONCE_BYTES
+        self.algorithm != Algorithm::AesSivCmac512
+            && self.key.len() == self.algorithm.key_bytes()
+            && self.nonce.len() == self.algorithm.nonce_bytes()
             && self.sealed.len() == TAG_BYTES
             && self.associated_data.len() >= ASSOCIATED_BYTES_MIN
     }
@@ -257,8 +270,9 @@ impl Job for RequestVerify<'_> {
     #[inline(always)]
     fn found<'g>(&'g mut self, _: &'g mut Spare) -> Verify<'g> {
         Verify {
+            algorithm: self.algorithm,
             keys: Sources::new(self.key),
-            nonces: Sources::new(self.nonce),
+            nonces: Nonces::new(self.nonce),
             associated: Sources::new(self.associated_data),
             associated_bytes: self.associated_data.len(),
         }
@@ -266,9 +280,9 @@ impl Job for RequestVerify<'_> {
 
     #[inline(always)]
     fn is_like(&self, group: &Verify<'_>) -> bool {
-        (self.algorithm == Algorithm::AesSivCmac256)
-            & (self.key.len() == KEY_BYTES)
-            & (self.nonce.len() == NONCE_BYTES)
+        (self.algorithm == group.algorithm)
+            & (self.key.len() == group.keys.bytes())
+            & (self.nonce.len() == group.nonces.bytes())
             & (self.sealed.len() == TAG_BYTES)
             & (self.associated_data.len() == group.associated_bytes)
     }
@@ -282,7 +296,7 @@ impl Job for RequestVerify<'_> {
 
     #[inline(always)]
     fn finish(&mut self, tag: &[u8; TAG_BYTES]) {
-        self.passed = same_tag(self.sealed, tag);
+        self.passed = same_tag(self.algorithm, self.sealed, tag);
     }
 
     fn run_alone(&mut self) {
@@ -297,19 +311,18 @@ impl Job for CookieMake<'_> {
         Self: 'g;
 
     fn fits(&self) -> bool {
-        self.nonce.len() == NONCE_BYTES
+        self.nonce.len() == self.key.algorithm().nonce_bytes()
             && self.plain.len() >= PLAIN_BYTES_MIN
             && self.sealed.len() <= SPARE_BYTES
             && self.sealed.len() == self.plain.len() + TAG_BYTES
-            && self.key.siv().is_some()
     }
 
     #[inline(always)]
     fn found<'g>(&'g mut self, spare: &'g mut Spare) -> Make<'g> {
         Make {
-            master: self.key.siv().expect("it fits"),
+            key: self.key,
             plain_bytes: self.plain.len(),
-            nonces: Sources::new(self.nonce),
+            nonces: Nonces::new(self.nonce),
             plain: Sources::new(self.plain),
             sealed: Sinks::new(self.sealed, spare),
         }
@@ -317,8 +330,8 @@ impl Job for CookieMake<'_> {
 
     #[inline(always)]
     fn is_like(&self, group: &Make<'_>) -> bool {
-        self.key.siv().is_some_and(|siv| std::ptr::eq(siv, group.master))
-            & (self.nonce.len() == NONCE_BYTES)
+        std::ptr::eq(self.key, group.key)
+            & (self.nonce.len() == group.nonces.bytes())
             & (self.plain.len() == group.plain_bytes)
             & (self.sealed.len() == group.plain_bytes + TAG_BYTES)
     }
@@ -345,9 +358,9 @@ impl Job for ReplySeal<'_> {
         Self: 'g;
 
     fn fits(&self) -> bool {
-        self.algorithm == Algorithm::AesSivCmac256
-            && self.key.len() == KEY_BYTES
-            && self.nonce.len() == NONCE_BYTES
+        self.algorithm != Algorithm::AesSivCmac512
+            && self.key.len() == self.algorithm.key_bytes()
+            && self.nonce.len() == self.algorithm.nonce_bytes()
             && self.text.len() >= PLAIN_BYTES_MIN + TAG_BYTES
             && self.text.len() <= SPARE_BYTES
             && self.associated_data.len() >= ASSOCIATED_BYTES_MIN
@@ -356,8 +369,9 @@ impl Job for ReplySeal<'_> {
     #[inline(always)]
     fn found<'g>(&'g mut self, spare: &'g mut Spare) -> Seal<'g> {
         Seal {
+            algorithm: self.algorithm,
             keys: Sources::new(self.key),
-            nonces: Sources::new(self.nonce),
+            nonces: Nonces::new(self.nonce),
             associated: Sources::new(self.associated_data),
             associated_bytes: self.associated_data.len(),
             plain_bytes: self.text.len() - TAG_BYTES,
@@ -367,9 +381,9 @@ impl Job for ReplySeal<'_> {
 
     #[inline(always)]
     fn is_like(&self, group: &Seal<'_>) -> bool {
-        (self.algorithm == Algorithm::AesSivCmac256)
-            & (self.key.len() == KEY_BYTES)
-            & (self.nonce.len() == NONCE_BYTES)
+        (self.algorithm == group.algorithm)
+            & (self.key.len() == group.keys.bytes())
+            & (self.nonce.len() == group.nonces.bytes())
             & (self.text.len() == group.plain_bytes + TAG_BYTES)
             & (self.associated_data.len() == group.associated_bytes)
     }
@@ -392,18 +406,13 @@ impl Job for ReplySeal<'_> {
 
 /// Compares without a branch or an early end.
 #[inline]
-fn same_tag(sealed: &[u8], tag: &[u8; TAG_BYTES]) -> bool {
-    let found = sealed.first_chunk().expect("a job that runs in a group has a tag");
+fn same_tag(algorithm: Algorithm, sealed: &[u8], tag: &[u8; TAG_BYTES]) -> bool {
+    let found = sealed[algorithm.tag_offset(sealed.len())..].first_chunk();
+    let found = found.expect("a job that runs in a group has a tag");
     u128::from_ne_bytes(*found) ^ u128::from_ne_bytes(*tag) == 0
 }
 
 /// Jobs that are searched for one shape: the bits of a word, and twice the batch of a worker.
 const WINDOW_JOBS: usize = 64;
-
-/// Bytes of a key of AEAD 15.
-const KEY_BYTES: usize = Algorithm::AesSivCmac256.key_bytes();
-
-/// Bytes of the nonces that the kernels take: one block.
-const NONCE_BYTES: usize = 16;
 
 const _: () = assert!(LANES_MAX <= WINDOW_JOBS);

@@ -14,7 +14,7 @@ pub struct MasterKey {
     id: u32,
     algorithm: Algorithm,
     bytes: Zeroizing<Vec<u8>>,
-    siv: Option<Box<SivConstants>>,
+    derived: Box<Derived>,
 }
 
 impl MasterKey {
@@ -22,16 +22,15 @@ impl MasterKey {
     /// that chrony's `ntskeys` file can hold too.
     pub fn new(id: u32, algorithm: Algorithm, bytes: &[u8]) -> Result<Self, MasterKeyError> {
         check(algorithm, bytes)?;
-        let siv = bytes.try_into().ok().map(SivConstants::new).map(Box::new);
+        let derived = Box::new(Derived::new(bytes));
         // Room for the longer kind, so that `replace` need not grow it.
         let mut place = Zeroizing::new(Vec::with_capacity(KEY_BYTES_MAX));
         place.extend_from_slice(bytes);
-        Ok(Self { id, algorithm, bytes: place, siv })
+        Ok(Self { id, algorithm, bytes: place, derived })
     }
 
     /// Becomes another key in the same place, and wipes the old one: for a thread that must not
-    /// allocate. Allocates only when a key of AEAD 15 follows one of AEAD 30, which no rotation
-    /// does.
+    /// allocate.
     pub fn replace(
         &mut self,
         id: u32,
@@ -42,11 +41,7 @@ impl MasterKey {
         (self.id, self.algorithm) = (id, algorithm);
         self.bytes.zeroize();
         self.bytes.extend_from_slice(bytes);
-        match (bytes.try_into().map(SivConstants::new), &mut self.siv) {
-            (Ok(constants), Some(place)) => **place = constants,
-            (Ok(constants), None) => self.siv = Some(Box::new(constants)),
-            (Err(_), _) => self.siv = None,
-        }
+        *self.derived = Derived::new(bytes);
         Ok(())
     }
 
@@ -67,7 +62,18 @@ impl MasterKey {
 
     /// What the kernels need; `None` if this is no key of AEAD 15.
     pub(super) fn siv(&self) -> Option<&SivConstants> {
-        self.siv.as_deref()
+        match &*self.derived {
+            Derived::Siv(constants) => Some(constants),
+            Derived::GcmSiv(_) => None,
+        }
+    }
+
+    /// What the kernels need; `None` if this is no key of AEAD 30.
+    pub(super) fn gcm_siv(&self) -> Option<&GcmSivConstants> {
+        match &*self.derived {
+            Derived::Siv(_) => None,
+            Derived::GcmSiv(constants) => Some(constants),
+        }
     }
 }
 
@@ -111,6 +117,23 @@ pub enum MasterKeyError {
     },
 }
 
+/// What is derived from a key once, in one place for both kinds.
+#[expect(clippy::large_enum_variant, reason = "one follows the other without an allocation")]
+enum Derived {
+    Siv(SivConstants),
+    GcmSiv(GcmSivConstants),
+}
+
+impl Derived {
+    /// From a key whose length has been checked.
+    fn new(key: &[u8]) -> Self {
+        match key.try_into() {
+            Ok(key) => Self::Siv(SivConstants::new(key)),
+            Err(_) => Self::GcmSiv(GcmSivConstants::new(key.try_into().expect("16 bytes"))),
+        }
+    }
+}
+
 /// What AES-SIV-CMAC-256 derives from a key alone. In portable code, because it runs once a key.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(super) struct SivConstants {
@@ -141,6 +164,18 @@ impl SivConstants {
             subkey_full: subkey_full.to_be_bytes(),
             delta: double(double(of_zero) ^ of_nothing).to_be_bytes(),
         }
+    }
+}
+
+/// What AES-128-GCM-SIV derives from a key alone: all else depends on the nonce.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(super) struct GcmSivConstants {
+    pub(super) round_keys: RoundKeys,
+}
+
+impl GcmSivConstants {
+    fn new(key: &[u8; 16]) -> Self {
+        Self { round_keys: expand(key) }
     }
 }
 

@@ -19,6 +19,18 @@ mod arch;
 #[forbid(unsafe_code)]
 mod backend;
 #[forbid(unsafe_code)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "no kernels there"))]
+mod blocks;
+#[forbid(unsafe_code)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "no kernels there"))]
+mod counter_mode;
+#[forbid(unsafe_code)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "no kernels there"))]
+mod gcm_siv;
+#[forbid(unsafe_code)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "no kernels there"))]
+mod group;
+#[forbid(unsafe_code)]
 mod jobs;
 #[forbid(unsafe_code)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "no kernels there"))]

@@ -44,215 +44,130 @@
 
 #![allow(clippy::needless_range_loop, reason = "closures do not inherit the instruction set")]
 
-mod blocks;
-
-use zeroize::Zeroize;
-
-use super::arch::{BLOCK_BYTES, LANES_MAX, Lanes, Read, SPARE_BYTES, Sinks, Sources};
-use super::master::SivConstants;
-use blocks::{
-    Constants, Keys, LaneKeys, OneSchedule, Schedule, SharedKey, VECTORS_MAX, double, encrypt,
-    encrypt_two, expand, expand_both, load, load_four, pad_of, shift_down, shift_up, top_bytes,
-    xor,
+use super::arch::{BLOCK_BYTES, Lanes, Read, Sinks, Sources};
+use super::blocks::{
+    Constants, Keys, LaneKeys, OneSchedule, SharedKey, double, encrypt, encrypt_two, expand,
+    expand_both, load, load_four, pad_of, shift_down, shift_up, store, xor,
 };
+use super::counter_mode::{Counter, Crypt};
+use super::group::{ASSOCIATED_BYTES_MIN, Make, Mode, Open, Scratch, Seal, Verify};
+use super::master::SivConstants;
 
-/// Least bytes of associated data that the kernels take: three full blocks and something more, for
-/// the three side chains to ride beside. Every NTP packet with an extension field has it.
-pub(super) const ASSOCIATED_BYTES_MIN: usize = 3 * BLOCK_BYTES + 1;
+/// The algorithm.
+pub(super) struct Siv;
 
-/// Least bytes of plaintext that the kernels take, so that the block before the last one exists.
-pub(super) const PLAIN_BYTES_MIN: usize = 2 * BLOCK_BYTES;
-
-/// Tags of a group, one a lane.
-pub(super) type Tags = [[u8; BLOCK_BYTES]; LANES_MAX];
-
-/// Key schedules of a group, reused from group to group; wiped by the owner.
-pub(super) struct Scratch<V> {
-    mac: [Schedule<V>; VECTORS_MAX],
-    ctr: [Schedule<V>; VECTORS_MAX],
-}
-
-/// What lanes without a message write: lane 0's plaintext among it.
-pub(super) type Spare = [u8; SPARE_BYTES];
-
-impl<V: Lanes> Scratch<V> {
-    pub(super) fn new(token: V::Token) -> Self {
-        let zero = V::splat(token, &[0; BLOCK_BYTES]);
-        Self { mac: [[zero; _]; _], ctr: [[zero; _]; _] }
-    }
-}
-
-impl<V: Zeroize> Zeroize for Scratch<V> {
-    fn zeroize(&mut self) {
-        self.mac.zeroize();
-        self.ctr.zeroize();
-    }
-}
-
-/// A group of messages of one shape, a lane each.
-pub(super) trait Group {
-    /// Answers them; messages that are opened or verified leave in `tags` what their tags should
-    /// be. `N` registers hold the lanes.
-    fn run<V: Lanes, const N: usize>(
-        &mut self,
-        token: V::Token,
-        scratch: &mut Scratch<V>,
-        tags: &mut Sinks<'_>,
-    );
-}
-
-/// Opens cookies: decrypts `sealed` into `plain`.
-pub(super) struct Open<'g> {
-    pub(super) master: &'g SivConstants,
-    pub(super) nonces: Sources<'g>,
-    pub(super) sealed: Sources<'g>,
-    pub(super) plain: Sinks<'g>,
-    pub(super) plain_bytes: usize,
-}
-
-impl Group for Open<'_> {
+impl Mode for Siv {
     #[inline(always)]
-    fn run<V: Lanes, const N: usize>(
-        &mut self,
+    fn open<V: Lanes, const N: usize>(
         token: V::Token,
+        group: &mut Open<'_>,
         _: &mut Scratch<V>,
         tags: &mut Sinks<'_>,
     ) {
         let constants = Constants::new(token);
-        let ctr = SharedKey(token, &self.master.ctr_round_keys);
+        let master = group.key.siv().expect("a key of the group's algorithm");
+        let ctr = SharedKey(token, &master.ctr_round_keys);
         for vector in 0..N {
-            let tag = self.sealed.block(token, vector, 0);
-            let crypt = Crypt { vector, bytes: self.plain_bytes, offset: 0 };
-            let source = Some((&self.sealed, BLOCK_BYTES));
-            crypt.run(token, &constants, &ctr, tag, source, &mut self.plain);
+            let tag = group.sealed.block(token, vector, 0);
+            let crypt = Crypt { vector, bytes: group.plain_bytes, offset: 0 };
+            let source = Some((&group.sealed, BLOCK_BYTES));
+            crypt.run(token, &ctr, Ctr::new(&constants, tag), source, &mut group.plain);
         }
-        let mac = Master::<V, N>::new(token, self.master, &self.nonces);
-        store_tags(tags, mac.tags(token, &constants, &self.plain, self.plain_bytes));
+        let mac = Master::<V, N>::new(token, master, &group.nonces.sources());
+        let fresh = mac.tags(token, &constants, &group.plain, group.plain_bytes);
+        store(tags, 0, fresh);
     }
-}
 
-/// Makes cookies: encrypts `plain` into `sealed`.
-pub(super) struct Make<'g> {
-    pub(super) master: &'g SivConstants,
-    pub(super) nonces: Sources<'g>,
-    pub(super) plain: Sources<'g>,
-    pub(super) plain_bytes: usize,
-    pub(super) sealed: Sinks<'g>,
-}
-
-impl Group for Make<'_> {
     #[inline(always)]
-    fn run<V: Lanes, const N: usize>(
-        &mut self,
-        token: V::Token,
-        _: &mut Scratch<V>,
-        _: &mut Sinks<'_>,
-    ) {
+    fn make<V: Lanes, const N: usize>(token: V::Token, group: &mut Make<'_>, _: &mut Scratch<V>) {
         let constants = Constants::new(token);
-        let mac = Master::<V, N>::new(token, self.master, &self.nonces);
-        let tags = mac.tags(token, &constants, &self.plain, self.plain_bytes);
-        let ctr = SharedKey(token, &self.master.ctr_round_keys);
-        store_tags(&mut self.sealed, tags);
+        let master = group.key.siv().expect("a key of the group's algorithm");
+        let mac = Master::<V, N>::new(token, master, &group.nonces.sources());
+        let tags = mac.tags(token, &constants, &group.plain, group.plain_bytes);
+        let ctr = SharedKey(token, &master.ctr_round_keys);
+        store(&mut group.sealed, 0, tags);
         for vector in 0..N {
-            let crypt = Crypt { vector, bytes: self.plain_bytes, offset: BLOCK_BYTES };
-            let source = Some((&self.plain, 0));
-            crypt.run(token, &constants, &ctr, tags[vector], source, &mut self.sealed);
+            let crypt = Crypt { vector, bytes: group.plain_bytes, offset: BLOCK_BYTES };
+            let source = Some((&group.plain, 0));
+            let counter = Ctr::new(&constants, tags[vector]);
+            crypt.run(token, &ctr, counter, source, &mut group.sealed);
         }
     }
-}
 
-/// Verifies requests with empty plaintext.
-pub(super) struct Verify<'g> {
-    pub(super) keys: Sources<'g>,
-    pub(super) nonces: Sources<'g>,
-    pub(super) associated: Sources<'g>,
-    pub(super) associated_bytes: usize,
-}
-
-impl Group for Verify<'_> {
     #[inline(always)]
-    fn run<V: Lanes, const N: usize>(
-        &mut self,
+    fn verify<V: Lanes, const N: usize>(
         token: V::Token,
+        group: &mut Verify<'_>,
         scratch: &mut Scratch<V>,
         tags: &mut Sinks<'_>,
     ) {
-        let constants = Constants::new(token);
-        expand::<V, N>(token, &self.keys, 0, &mut scratch.mac);
-        let keys = LaneKeys(&scratch.mac);
-        let start = Start::<V, N>::new(token, &constants, &keys, &self.associated, &self.nonces);
-        let (front, last) = split_blocks(self.associated_bytes);
+        let (constants, associated) = (Constants::new(token), &group.associated);
+        expand::<V, N>(token, load(token, &group.keys, 0), &mut scratch.first);
+        let keys = LaneKeys(&scratch.first);
+        let nonces = group.nonces.sources();
+        let start = Start::<V, N>::new(token, &constants, &keys, associated, &nonces);
+        let (front, last) = split_blocks(group.associated_bytes);
         let (done, rest) = (SIDE_BLOCKS * BLOCK_BYTES, front - SIDE_BLOCKS);
-        let state = absorb(token, &keys, start.associated, &self.associated, done, rest);
-        let delta = start.finish(token, &constants, &keys, state, &self.associated, last);
+        let state = absorb(token, &keys, start.associated, associated, done, rest);
+        let delta = start.finish(token, &constants, &keys, state, associated, last);
         let pad = V::splat(token, pad_of(0));
         let mut text = [pad; N];
         for vector in 0..N {
             let doubled = double(&constants, delta[vector]);
             text[vector] = doubled.xor(pad).xor(start.subkey_full[vector]);
         }
-        store_tags(tags, encrypt(&keys, text));
+        store(tags, 0, encrypt(&keys, text));
     }
-}
 
-/// Seals replies in place: tag first, then the text of `plain_bytes`.
-pub(super) struct Seal<'g> {
-    pub(super) keys: Sources<'g>,
-    pub(super) nonces: Sources<'g>,
-    pub(super) associated: Sources<'g>,
-    pub(super) associated_bytes: usize,
-    pub(super) text: Sinks<'g>,
-    pub(super) plain_bytes: usize,
-}
-
-impl Group for Seal<'_> {
     #[inline(always)]
-    fn run<V: Lanes, const N: usize>(
-        &mut self,
+    fn seal<V: Lanes, const N: usize>(
         token: V::Token,
+        group: &mut Seal<'_>,
         scratch: &mut Scratch<V>,
-        _: &mut Sinks<'_>,
     ) {
         let constants = Constants::new(token);
-        expand_both::<V, N>(token, &self.keys, &mut scratch.mac, &mut scratch.ctr);
-        let keys = LaneKeys(&scratch.mac);
-        let tags: [V; N] = self.tags(token, &constants, &keys);
-        store_tags(&mut self.text, tags);
+        expand_both::<V, N>(token, &group.keys, &mut scratch.first, &mut scratch.second);
+        let keys = LaneKeys(&scratch.first);
+        let tags: [V; N] = Self::tags(token, group, &constants, &keys);
+        store(&mut group.text, 0, tags);
         for vector in 0..N {
-            let keys = OneSchedule(&scratch.ctr[vector]);
-            let crypt = Crypt { vector, bytes: self.plain_bytes, offset: BLOCK_BYTES };
-            crypt.run(token, &constants, &keys, tags[vector], None, &mut self.text);
+            let keys = OneSchedule(&scratch.second[vector]);
+            let crypt = Crypt { vector, bytes: group.plain_bytes, offset: BLOCK_BYTES };
+            let counter = Ctr::new(&constants, tags[vector]);
+            crypt.run(token, &keys, counter, None, &mut group.text);
         }
     }
 }
 
-impl Seal<'_> {
+impl Siv {
+    /// Tags of replies.
     #[inline(always)]
     fn tags<V: Lanes, K: Keys<V>, const N: usize>(
-        &self,
         token: V::Token,
+        group: &Seal<'_>,
         constants: &Constants<V>,
         keys: &K,
     ) -> [V; N] {
-        let start = Start::<V, N>::new(token, constants, keys, &self.associated, &self.nonces);
-        let (associated_front, last) = split_blocks(self.associated_bytes);
-        let (plain_front, _) = split_blocks(self.plain_bytes);
+        let start =
+            Start::<V, N>::new(token, constants, keys, &group.associated, &group.nonces.sources());
+        let (associated_front, last) = split_blocks(group.associated_bytes);
+        let (plain_front, _) = split_blocks(group.plain_bytes);
         let mut plain = [V::splat(token, &[0; BLOCK_BYTES]); N];
         let mut associated = start.associated;
         let mut done = SIDE_BLOCKS;
         let mut plain_done = 0;
         while done < associated_front && plain_done + 1 < plain_front {
-            let blocks = load(token, &self.associated, done * BLOCK_BYTES);
-            let more = load(token, &self.text, (1 + plain_done) * BLOCK_BYTES);
+            let blocks = load(token, &group.associated, done * BLOCK_BYTES);
+            let more = load(token, &group.text, (1 + plain_done) * BLOCK_BYTES);
             (associated, plain) = encrypt_two(keys, xor(associated, blocks), xor(plain, more));
             done += 1;
             plain_done += 1;
         }
         let (offset, rest) = (done * BLOCK_BYTES, associated_front - done);
-        let associated = absorb(token, keys, associated, &self.associated, offset, rest);
-        let delta = start.finish(token, constants, keys, associated, &self.associated, last);
-        let text = Text { bytes: self.plain_bytes, offset: BLOCK_BYTES, done: plain_done };
-        text.tags(token, constants, keys, &self.text, plain, delta, start.subkey_full)
+        let associated = absorb(token, keys, associated, &group.associated, offset, rest);
+        let delta = start.finish(token, constants, keys, associated, &group.associated, last);
+        let text = Text { bytes: group.plain_bytes, offset: BLOCK_BYTES, done: plain_done };
+        text.tags(token, constants, keys, &group.text, plain, delta, start.subkey_full)
     }
 }
 
@@ -389,127 +304,27 @@ impl Text {
     }
 }
 
-/// Counter mode over the text of the lanes of one register.
-struct Crypt {
-    vector: usize,
-    bytes: usize,
-    /// Where the text lies in the sink.
-    offset: usize,
+/// The counter of AES-SIV (RFC 5297 section 2.5): 128 bits in network order, kept little-endian.
+struct Ctr<'c, V> {
+    constants: &'c Constants<V>,
+    value: V,
 }
 
-impl Crypt {
-    /// Reads at an offset in `source`, or in place.
+impl<'c, V: Lanes> Ctr<'c, V> {
     #[inline(always)]
-    fn run<V: Lanes, K: Keys<V>>(
-        &self,
-        token: V::Token,
-        constants: &Constants<V>,
-        keys: &K,
-        tag: V,
-        source: Option<(&Sources<'_>, usize)>,
-        sink: &mut Sinks<'_>,
-    ) {
-        let mut counter = tag.and(constants.counter_mask).shuffle_bytes(constants.reverse);
-        let mut done = 0;
-        while self.bytes - done >= 4 * BLOCK_BYTES {
-            self.mix_four(token, constants, keys, &mut counter, source, sink, done);
-            done += 4 * BLOCK_BYTES;
-        }
-        while self.bytes - done >= BLOCK_BYTES {
-            self.mix(token, constants, keys, &mut counter, source, sink, done);
-            done += BLOCK_BYTES;
-        }
-        if done < self.bytes {
-            let [stream] = keystream::<V, K, 1>(constants, keys, &mut counter);
-            self.mix_tail(token, stream, source, sink, self.bytes - done);
-        }
-    }
-
-    /// Four blocks, `at` bytes into the text.
-    #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "registers, not memory")]
-    fn mix_four<V: Lanes, K: Keys<V>>(
-        &self,
-        token: V::Token,
-        constants: &Constants<V>,
-        keys: &K,
-        counter: &mut V,
-        source: Option<(&Sources<'_>, usize)>,
-        sink: &mut Sinks<'_>,
-        at: usize,
-    ) {
-        let mut output = sink.run_mut::<4>(self.offset + at);
-        let stream = keystream::<V, K, 4>(constants, keys, counter);
-        let text = match source {
-            Some((source, offset)) => {
-                let run = source.run::<4>(offset + at);
-                [0, 1, 2, 3].map(|index| run.block(token, self.vector, index))
-            }
-            None => [0, 1, 2, 3].map(|index| output.block(token, self.vector, index)),
-        };
-        output.store_blocks(self.vector, xor(stream, text));
-    }
-
-    /// One block, `at` bytes into the text.
-    #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "registers, not memory")]
-    fn mix<V: Lanes, K: Keys<V>>(
-        &self,
-        token: V::Token,
-        constants: &Constants<V>,
-        keys: &K,
-        counter: &mut V,
-        source: Option<(&Sources<'_>, usize)>,
-        sink: &mut Sinks<'_>,
-        at: usize,
-    ) {
-        let [stream] = keystream::<V, K, 1>(constants, keys, counter);
-        let text: V = match source {
-            Some((source, offset)) => source.block(token, self.vector, offset + at),
-            None => sink.block(token, self.vector, self.offset + at),
-        };
-        sink.store(self.vector, self.offset + at, stream.xor(text));
-    }
-
-    /// The last `bytes` of the text, fewer than a block: rewrites the last 16 bytes, of which the
-    /// first ones keep what the sink holds.
-    #[inline(always)]
-    fn mix_tail<V: Lanes>(
-        &self,
-        token: V::Token,
-        stream: V,
-        source: Option<(&Sources<'_>, usize)>,
-        sink: &mut Sinks<'_>,
-        bytes: usize,
-    ) {
-        let end = self.bytes - BLOCK_BYTES;
-        let stream = stream.shuffle_bytes(V::splat(token, shift_up(BLOCK_BYTES - bytes)));
-        let kept: V = sink.block(token, self.vector, self.offset + end);
-        let mixed = match source {
-            Some((source, offset)) => {
-                let block: V = source.block(token, self.vector, offset + end);
-                let changed = V::splat(token, top_bytes(bytes));
-                kept.xor(changed.and(kept.xor(block))).xor(stream)
-            }
-            None => kept.xor(stream),
-        };
-        sink.store(self.vector, self.offset + end, mixed);
+    fn new(constants: &'c Constants<V>, tag: V) -> Self {
+        let value = tag.and(constants.counter_mask).shuffle_bytes(constants.reverse);
+        Self { constants, value }
     }
 }
 
-/// The next `COUNT` blocks of key stream; `counter` is little-endian.
-#[inline(always)]
-fn keystream<V: Lanes, K: Keys<V>, const COUNT: usize>(
-    constants: &Constants<V>,
-    keys: &K,
-    counter: &mut V,
-) -> [V; COUNT] {
-    let mut blocks = [*counter; COUNT];
-    for index in 0..COUNT {
-        blocks[index] = counter.shuffle_bytes(constants.reverse);
-        *counter = counter.add_words(constants.one);
+impl<V: Lanes> Counter<V> for Ctr<'_, V> {
+    #[inline(always)]
+    fn next(&mut self) -> V {
+        let block = self.value.shuffle_bytes(self.constants.reverse);
+        self.value = self.value.add_words(self.constants.one);
+        block
     }
-    encrypt(keys, blocks)
 }
 
 /// The last block of a message, which CMAC treats apart.
@@ -574,12 +389,7 @@ fn absorb<V: Lanes, K: Keys<V>, R: Read, const N: usize>(
     state
 }
 
-#[inline(always)]
-fn store_tags<V: Lanes, const N: usize>(tags: &mut Sinks<'_>, values: [V; N]) {
-    for vector in 0..N {
-        tags.store(vector, 0, values[vector]);
-    }
-}
-
 /// Blocks of associated data that the side chains ride beside.
 const SIDE_BLOCKS: usize = 3;
+
+const _: () = assert!(ASSOCIATED_BYTES_MIN > SIDE_BLOCKS * BLOCK_BYTES);

@@ -74,6 +74,14 @@ impl Lanes for AbsentBlocks {
         match self.0 {}
     }
 
+    fn add_halves(self, _: Self) -> Self {
+        match self.0 {}
+    }
+
+    fn multiply_words<const WORDS: i32>(self, _: Self) -> Self {
+        match self.0 {}
+    }
+
     fn sign_words(self) -> Self {
         match self.0 {}
     }

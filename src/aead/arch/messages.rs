@@ -66,17 +66,6 @@ impl Run<'_, 4> {
 pub(in super::super) struct RunMut<'a, const BLOCKS: usize>(Run<'a, BLOCKS>);
 
 impl<const BLOCKS: usize> RunMut<'_, BLOCKS> {
-    /// Block `index` of the lanes of register `vector`.
-    #[inline(always)]
-    pub(in super::super) fn block<V: Lanes>(
-        &self,
-        token: V::Token,
-        vector: usize,
-        index: usize,
-    ) -> V {
-        self.0.block(token, vector, index)
-    }
-
     /// Stores block `index` of the lanes of register `vector`.
     #[inline(always)]
     pub(in super::super) fn store<V: Lanes>(&mut self, vector: usize, index: usize, value: V) {
@@ -121,6 +110,22 @@ impl<'a> Sources<'a> {
         }
     }
 
+    /// One block for each of all lanes.
+    #[inline(always)]
+    pub(in super::super) fn of_all(blocks: &'a [[u8; BLOCK_BYTES]; LANES_MAX]) -> Self {
+        let mut pointers = [std::ptr::null_mut(); LANES_MAX];
+        for (pointer, block) in pointers.iter_mut().zip(blocks) {
+            *pointer = block.as_ptr().cast_mut();
+        }
+        Self { pointers, bytes: BLOCK_BYTES, borrowed: PhantomData }
+    }
+
+    /// Bytes of each message.
+    #[inline(always)]
+    pub(in super::super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The message of `lane`, 1 and up, as long as the first.
     #[inline(always)]
     pub(in super::super) fn set(&mut self, lane: usize, message: &'a [u8]) {
@@ -158,7 +163,10 @@ impl<'a> Sinks<'a> {
     /// One block for each of all lanes.
     #[inline(always)]
     pub(in super::super) fn of_all(blocks: &'a mut [[u8; BLOCK_BYTES]; LANES_MAX]) -> Self {
-        let pointers = blocks.each_mut().map(|block| block.as_mut_ptr());
+        let mut pointers = [std::ptr::null_mut(); LANES_MAX];
+        for (pointer, block) in pointers.iter_mut().zip(blocks) {
+            *pointer = block.as_mut_ptr();
+        }
         Self { pointers, bytes: BLOCK_BYTES, borrowed: PhantomData }
     }
 

@@ -8,9 +8,9 @@
 //! - a **value**, such as `Blocks512`, which only functions that take the token make, so that its
 //!   methods are safe to call wherever one exists.
 //!
-//! The algorithm (`aead/siv.rs`) is written once over [`Lanes`], without `unsafe`. All of it is
-//! `#[inline(always)]` and ends up in [`Lanes::enter`], the one function per instruction set that
-//! carries `#[target_feature]`: crossed once per group of lanes.
+//! The algorithms (`aead/siv.rs`, `aead/gcm_siv.rs`) are written once over [`Lanes`], without
+//! `unsafe`. All of them is `#[inline(always)]` and ends up in [`Lanes::enter`], the one function
+//! per instruction set that carries `#[target_feature]`: crossed once per group of lanes.
 //!
 //! Elsewhere than on x86-64 the tokens are types without values (`absent.rs`). `fork_mark.rs` is no
 //! instruction set, but needs the fence as well.
@@ -148,6 +148,15 @@ pub(super) trait Lanes: Copy + Zeroize {
 
     /// Adds the two 64-bit words of each block, little-endian, without carry between them.
     fn add_words(self, other: Self) -> Self;
+
+    /// Adds the four 32-bit halves of the words of each block, little-endian, without carry between
+    /// them.
+    fn add_halves(self, other: Self) -> Self;
+
+    /// The carry-less product, a whole block, of one 64-bit word of each block and one of the same
+    /// block of `other`. `WORDS` says which: bit 0 for the upper one of `self`, bit 4 for that of
+    /// `other`.
+    fn multiply_words<const WORDS: i32>(self, other: Self) -> Self;
 
     /// Spreads the sign bit over each 32-bit word.
     fn sign_words(self) -> Self;

@@ -1,4 +1,4 @@
-//! x86-64 with VAES and AVX2: two blocks an instruction.
+//! x86-64 with VAES, VPCLMULQDQ and AVX2: two blocks an instruction.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -7,7 +7,7 @@ use zeroize::Zeroize;
 
 use super::{BLOCK_BYTES, Lanes, Task};
 
-/// Proof that the CPU has VAES and AVX2.
+/// Proof that the CPU has VAES, VPCLMULQDQ and AVX2.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Vaes256(());
 
@@ -16,7 +16,8 @@ impl Vaes256 {
     pub(in super::super) fn detect() -> Option<Self> {
         let found = is_x86_feature_detected!("aes")
             && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("vaes");
+            && is_x86_feature_detected!("vaes")
+            && is_x86_feature_detected!("vpclmulqdq");
         found.then_some(Self(()))
     }
 }
@@ -43,7 +44,7 @@ impl Lanes for Blocks256 {
     #[inline(always)]
     fn enter<T: Task<Self>>(token: Vaes256, task: T) {
         #[inline(never)]
-        #[target_feature(enable = "aes,avx2,vaes")]
+        #[target_feature(enable = "aes,avx2,vaes,vpclmulqdq")]
         fn inside<T: Task<Blocks256>>(token: Vaes256, task: T) {
             task.run(token);
         }
@@ -124,6 +125,18 @@ impl Lanes for Blocks256 {
     }
 
     #[inline(always)]
+    fn add_halves(self, other: Self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { _mm256_add_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn multiply_words<const WORDS: i32>(self, other: Self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { _mm256_clmulepi64_epi128::<WORDS>(self.0, other.0) })
+    }
+
+    #[inline(always)]
     fn sign_words(self) -> Self {
         // SAFETY: see the type.
         Self(unsafe { _mm256_srai_epi32::<31>(self.0) })
@@ -137,7 +150,7 @@ impl Lanes for Blocks256 {
 }
 
 #[inline]
-#[target_feature(enable = "aes,avx2,vaes")]
+#[target_feature(enable = "aes,avx2,vaes,vpclmulqdq")]
 fn in_order(mut state: __m256i) -> __m256i {
     // SAFETY: no instruction.
     unsafe {

@@ -1,4 +1,4 @@
-//! x86-64 with VAES and AVX-512: four blocks an instruction.
+//! x86-64 with VAES, VPCLMULQDQ and AVX-512: four blocks an instruction.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -7,7 +7,7 @@ use zeroize::Zeroize;
 
 use super::{BLOCK_BYTES, Lanes, Task};
 
-/// Proof that the CPU has VAES and AVX-512.
+/// Proof that the CPU has VAES, VPCLMULQDQ and AVX-512.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Vaes512(());
 
@@ -18,7 +18,8 @@ impl Vaes512 {
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("vaes");
+            && is_x86_feature_detected!("vaes")
+            && is_x86_feature_detected!("vpclmulqdq");
         found.then_some(Self(()))
     }
 }
@@ -45,7 +46,7 @@ impl Lanes for Blocks512 {
     #[inline(always)]
     fn enter<T: Task<Self>>(token: Vaes512, task: T) {
         #[inline(never)]
-        #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes")]
+        #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
         fn inside<T: Task<Blocks512>>(token: Vaes512, task: T) {
             task.run(token);
         }
@@ -84,18 +85,24 @@ impl Lanes for Blocks512 {
 
     #[inline(always)]
     unsafe fn gather_four(_: Vaes512, pointers: &[*mut u8], offset: usize) -> [Self; 4] {
-        let rows = [0, 1, 2, 3].map(|lane| {
-            // SAFETY: the caller promises 64 readable bytes.
-            unsafe { _mm512_loadu_si512(pointers[lane].wrapping_add(offset).cast()) }
-        });
+        // Not by `map`: a closure does not inherit the instruction set, and its calls stay calls.
+        // SAFETY: the caller promises 64 readable bytes.
+        let first = unsafe { _mm512_loadu_si512(pointers[0].wrapping_add(offset).cast()) };
+        // SAFETY: likewise.
+        let second = unsafe { _mm512_loadu_si512(pointers[1].wrapping_add(offset).cast()) };
+        // SAFETY: likewise.
+        let third = unsafe { _mm512_loadu_si512(pointers[2].wrapping_add(offset).cast()) };
+        // SAFETY: likewise.
+        let fourth = unsafe { _mm512_loadu_si512(pointers[3].wrapping_add(offset).cast()) };
         // SAFETY: see the type; the token is an argument.
-        unsafe { transpose(rows) }.map(Self)
+        let [a, b, c, d] = unsafe { transpose([first, second, third, fourth]) };
+        [Self(a), Self(b), Self(c), Self(d)]
     }
 
     #[inline(always)]
-    unsafe fn scatter_four(blocks: [Self; 4], pointers: &[*mut u8], offset: usize) {
+    unsafe fn scatter_four([a, b, c, d]: [Self; 4], pointers: &[*mut u8], offset: usize) {
         // SAFETY: see the type.
-        let rows = unsafe { transpose(blocks.map(|block| block.0)) };
+        let rows = unsafe { transpose([a.0, b.0, c.0, d.0]) };
         for lane in 0..4 {
             // SAFETY: the caller promises 64 writable bytes.
             unsafe { _mm512_storeu_si512(pointers[lane].wrapping_add(offset).cast(), rows[lane]) }
@@ -165,6 +172,18 @@ impl Lanes for Blocks512 {
     }
 
     #[inline(always)]
+    fn add_halves(self, other: Self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { _mm512_add_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn multiply_words<const WORDS: i32>(self, other: Self) -> Self {
+        // SAFETY: see the type.
+        Self(unsafe { _mm512_clmulepi64_epi128::<WORDS>(self.0, other.0) })
+    }
+
+    #[inline(always)]
     fn sign_words(self) -> Self {
         // SAFETY: see the type.
         Self(unsafe { _mm512_srai_epi32::<31>(self.0) })
@@ -179,7 +198,7 @@ impl Lanes for Blocks512 {
 
 /// Blocks of lanes to lanes of blocks, and back.
 #[inline]
-#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes")]
+#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn transpose([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
     let low_ab = _mm512_shuffle_i64x2::<0b01_00_01_00>(a, b);
     let low_cd = _mm512_shuffle_i64x2::<0b01_00_01_00>(c, d);
@@ -194,7 +213,7 @@ fn transpose([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
 }
 
 #[inline]
-#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes")]
+#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn in_order(mut state: __m512i) -> __m512i {
     // SAFETY: no instruction.
     unsafe {

@@ -1,7 +1,9 @@
-//! The blocks that the modes are made of: AES and its key schedule in lanes, doubling, and the
-//! constants that shift and pad the ends of messages.
+//! The blocks that both algorithms are made of: AES and its key schedule in lanes, doubling, and
+//! the constants that shift and pad the ends of messages.
 
-use super::super::arch::{BLOCK_BYTES, Lanes, Read, Sources};
+#![allow(clippy::needless_range_loop, reason = "closures do not inherit the instruction set")]
+
+use super::arch::{BLOCK_BYTES, Lanes, Read, Sinks, Sources};
 
 /// AES-128 of one block of each lane (FIPS 197 section 5.1). The registers go side by side: a
 /// round of one fills the latency of the others.
@@ -52,16 +54,14 @@ pub(super) fn encrypt_two<V: Lanes, K: Keys<V>, const N: usize>(
     (one, two)
 }
 
-/// Schedules the 16 key bytes at `offset` of each lane (FIPS 197 section 5.2).
+/// Schedules a key of each lane (FIPS 197 section 5.2).
 #[inline(always)]
 pub(super) fn expand<V: Lanes, const N: usize>(
     token: V::Token,
-    keys: &Sources<'_>,
-    offset: usize,
+    mut key: [V; N],
     schedules: &mut [Schedule<V>; VECTORS_MAX],
 ) {
     let step = KeyStep::new(token);
-    let mut key: [V; N] = load(token, keys, offset);
     for round in 0..ROUND_KEYS {
         for vector in 0..N {
             schedules[vector][round] = key[vector];
@@ -151,6 +151,18 @@ pub(super) fn load_four<V: Lanes, R: Read, const N: usize>(
         }
     }
     blocks
+}
+
+/// A block to each lane.
+#[inline(always)]
+pub(super) fn store<V: Lanes, const N: usize>(
+    messages: &mut Sinks<'_>,
+    offset: usize,
+    blocks: [V; N],
+) {
+    for vector in 0..N {
+        messages.store(vector, offset, blocks[vector]);
+    }
 }
 
 #[inline(always)]
