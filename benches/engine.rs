@@ -21,7 +21,7 @@ use arrayvec::ArrayVec;
 use common::{host_facts, is_asked, publish, quartiles};
 use timeball::aead::{Aead, Algorithm, Backend, NonceGenerator};
 use timeball::client::Association;
-use timeball::clock::source::{HostClock, Source};
+use timeball::clock::host::HostClock;
 use timeball::cookie::format::{self, ClientKeys, cookie_bytes};
 use timeball::cookie::ring::KeyRing;
 use timeball::engine::batch::Datagram;
@@ -176,7 +176,7 @@ impl Bench {
         let mut nonces = NonceGenerator::from_seed(&[7; 32]);
         Self {
             keys: KeyRing::generate(Algorithm::AesSivCmac256, |bytes| nonces.fill(bytes)),
-            clock: HostClock::new(Source::Local, 10).expect("adjtimex"),
+            clock: HostClock::declared(10).expect("a page"),
             nonces,
             aead: Aead::detect(),
             buffers: vec![[0; DATAGRAM_BYTES]; BATCH_DATAGRAMS],

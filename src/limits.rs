@@ -83,6 +83,48 @@ pub const KERNEL_DISPERSION_RATE: f64 = 500e-6;
 /// Growth of the error bound in `local` mode between looks, seconds per second: PHI of RFC 5905.
 pub const LOCAL_DISPERSION_RATE: f64 = 15e-6;
 
+/// How long the last word of a source is good for, unless configured. The source's own growth of
+/// the error bound, some parts per million, comes to about 10 ms in that time.
+pub const CLOCK_HOLDOVER_DEFAULT: Duration = Duration::from_secs(3600);
+
+/// What can be configured: at the least one poll of the source that goes unanswered, at the most
+/// what a quartz clock takes to be off by a second.
+pub const CLOCK_HOLDOVER: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(2)..=Duration::from_secs(7 * 86_400);
+
+/// By how much chronyd's reply and its report may differ beyond what the round trip explains, in
+/// seconds. A busy machine delays one way of a query on loopback by some milliseconds, and the
+/// fastest slew moves the clock by 0.1 s in a second. A daemon of another clock is off by more.
+pub const FOLLOW_AGREEMENT_SECONDS: f64 = 0.1;
+
+/// By how much the time of a followed daemon without a report may be off the system's, in seconds.
+/// Daemons slew up to 0.128 s (ntpd's step threshold) and step beyond, or slew for long.
+pub const FOLLOW_OFF_SECONDS: f64 = 0.5;
+
+/// Growth of the error bound of a followed daemon without a report, seconds per second: PHI of
+/// RFC 5905.
+pub const FOLLOW_DISPERSION_RATE: f64 = 15e-6;
+
+/// The fastest slew, seconds per second: chronyd's `maxslewrate` is 1/12 by default, the kernel's
+/// limit 0.1.
+pub const FOLLOW_SLEW_RATE_MAX: f64 = 0.1;
+
+/// Corrections further apart say nothing about the rate of a slew.
+pub const FOLLOW_CORRECTION_AGE_MAX: Duration = Duration::from_secs(4);
+
+/// How long a followed daemon may take to answer: on loopback it takes a millisecond, on a busy
+/// machine some more. Within a look's interval, so that one is judged before the next.
+pub const FOLLOW_ANSWER_WAIT: Duration = Duration::from_millis(250);
+
+/// Longest answer that is read from a followed daemon, in bytes: more than any that is good.
+pub const FOLLOW_ANSWER_BYTES: usize = 256;
+
+/// The smallest step of the clock that is told from two readings of different clocks, in seconds.
+pub const CLOCK_STEP_MIN_SECONDS: f64 = 1e-3;
+
+/// Readings of the two clocks, if the process is kept from running between them.
+pub const MOMENT_ATTEMPTS: usize = 8;
+
 /// Readings of the clock that measure its precision: enough to meet an undisturbed pair.
 pub const PRECISION_READINGS: usize = 1000;
 
@@ -104,10 +146,29 @@ pub const DEPARTURE_SPAN_MAX: i64 = (1 << 32) / 1000;
 /// in units of 2⁻³² s: 1 µs, so that an estimate starts from nothing in some dozens of batches.
 pub const DEPARTURE_NOISE: i64 = (1 << 32) / 1_000_000;
 
+/// Pairs of timestamps that each worker keeps for clients in interleaved mode, unless configured:
+/// 16 bytes each, 256 KiB, which the second-level cache holds. A client needs one; those that use
+/// the mode are few among the public, and a network's own clients are rarely more.
+pub const INTERLEAVED_ENTRIES_DEFAULT: usize = 1 << 14;
+
+/// What can be configured: 32 MiB a worker.
+pub const INTERLEAVED_ENTRIES_MAX: usize = 1 << 21;
+
+/// A transmit timestamp of the kernel is this much later than the arrival of the request at the
+/// most, in units of 2⁻³² s: 1 s. A reply that took longer is no use to its client; a timestamp
+/// that is further off belongs to another reply, or the clock was stepped.
+pub const INTERLEAVED_DEPARTURE_MAX: i64 = 1 << 32;
+
+/// What counts as a step of the clock, in units of 2⁻³² s: 0.1 ms, longer than two readings of
+/// clocks are apart unless the worker was interrupted between them, and no more than a client on
+/// the internet sees from its own network.
+pub const CLOCK_STEP_MIN: u64 = (1 << 32) / 10_000;
+
 // Sockets (src/net, src/sys)
 
 /// Control messages of one datagram: a timestamp (32 bytes), an IPv6 packet information (40 bytes)
-/// and a count of drops (24 bytes).
+/// and a count of drops (24 bytes); or of one in the error queue, a timestamp and an IPv6 error
+/// (64 bytes).
 pub const CONTROL_BYTES: usize = 96;
 
 /// Receive buffer of a socket, unless configured. The kernel takes it twice and counts 832 bytes
@@ -147,6 +208,18 @@ pub const BUSY_POLL_BUDGET: u16 = 16;
 /// How long replies wait for room in a full send buffer before they are dropped. Longer than a
 /// device needs to drain its queue, shorter than a client waits.
 pub const SEND_BUFFER_WAIT: Duration = Duration::from_millis(10);
+
+/// Replies of one socket whose transmit timestamps may still come: two batches, as those of one are
+/// asked for before those of the batch before it are given up. A power of two.
+pub const STAMPS_IN_FLIGHT: usize = 64;
+
+/// How often a worker looks for transmit timestamps that do not come: after the batch itself, and a
+/// few more, which take an interface longer than it takes to send them. Each look is a system call.
+pub const STAMP_LOOKS: u32 = 8;
+
+/// How long a socket waits for its first transmit timestamp before it asks for another one: an
+/// interface that stamps does so in milliseconds, and one that does not is asked once in this time.
+pub const STAMP_WAIT: Duration = Duration::from_secs(1);
 
 /// Receive buffers that one ring offers to the kernel. The kernel takes some 32 datagrams of one
 /// socket at a time, and leaves the others in the socket's own buffer until it is asked again, so
@@ -383,6 +456,7 @@ const _: () = assert!(
     DATAGRAM_BYTES.is_multiple_of(64) && (DATAGRAM_BYTES / 64) % 2 == 1,
     "an odd number of cache lines"
 );
+const _: () = assert!(STAMPS_IN_FLIGHT >= 2 * BATCH_DATAGRAMS);
 const _: () = assert!(URING_BUFFERS.is_power_of_two() && URING_BUFFERS <= 1 << 15);
 const _: () = assert!(URING_SUBMISSIONS > BATCH_DATAGRAMS + SOCKETS_PER_WORKER);
 const _: () = assert!(

@@ -18,7 +18,7 @@ use common::server::udp_client;
 use common::{Bench, NOW, nts_request, plain_request};
 use timeball::aead::{Aead, Algorithm, Backend, NonceGenerator};
 use timeball::client::{Association, Pending, ResponseError};
-use timeball::clock::source::{HostClock, Source};
+use timeball::clock::host::HostClock;
 use timeball::cookie::ring::KeyRing;
 use timeball::engine::Engine;
 use timeball::engine::batch::Datagram;
@@ -252,7 +252,7 @@ impl Running {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let clock = HostClock::new(Source::Local, 10).expect("adjtimex");
+            let clock = HostClock::declared(10).expect("a page");
             let nonces = NonceGenerator::new().expect("random numbers");
             let engine = Engine::new(Aead::detect());
             let mut worker = Worker::new(engine, clock, ring, nonces, writer);

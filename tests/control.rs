@@ -83,7 +83,8 @@ fn status_shows_processes_keys_certificates_and_totals() {
     assert_eq!(status["configuration"], configuration(&server).to_str().expect("text"));
     let processes = status["processes"].as_array().expect("a list");
     let pids: Vec<u64> = processes.iter().filter_map(|process| process["pid"].as_u64()).collect();
-    let mut roles = server.role_pids("responder");
+    let mut roles = server.role_pids("clock");
+    roles.extend(server.role_pids("responder"));
     roles.extend(server.role_pids("key-establishment"));
     assert_eq!(pids, roles.into_iter().map(u64::from).collect::<Vec<_>>());
     assert!(processes.iter().all(|process| process["is_serving"] == true));
@@ -129,7 +130,7 @@ fn counts_go_on_when_roles_are_started_again() {
                 && stats["responder"]["answered_plain"] == round
                 && stats["key_establishment"]["abandoned"] == round
         });
-        for role in ["responder", "key-establishment"] {
+        for role in ["clock", "responder", "key-establishment"] {
             let killed = server.role_pids(role);
             kill(killed[0], Signal::KILL);
             wait_until("another process", || {
@@ -137,7 +138,7 @@ fn counts_go_on_when_roles_are_started_again() {
                 pids.len() == 1 && pids != killed
             });
         }
-        wait_until("both serve again", || {
+        wait_until("all serve again", || {
             let status = json(&server, "status");
             let processes = status["processes"].as_array().expect("a list").clone();
             processes

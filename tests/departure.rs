@@ -16,7 +16,7 @@ use common::{Bench, nts_request, plain_request};
 use nix::sys::socket::sockopt::Timestamping;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, TimestampingFlag, recvmsg, setsockopt};
 use timeball::aead::{Aead, Algorithm};
-use timeball::clock::source::{HostClock, Source};
+use timeball::clock::host::HostClock;
 use timeball::engine::Engine;
 use timeball::limits::{BATCH_DATAGRAMS, DATAGRAM_BYTES, LOCAL_STRATUM_DEFAULT};
 use timeball::net::Port;
@@ -73,7 +73,7 @@ fn compare<P: Port>(name: &str, port: &mut P, client: &UdpSocket, witness: &UdpS
     let mut bench = Bench::new();
     let mut association = bench.client(Algorithm::AesSivCmac256, 8);
     let (nts, _) = nts_request(&mut association, &mut bench);
-    let clock = HostClock::new(Source::Local, LOCAL_STRATUM_DEFAULT).expect("the clock is read");
+    let clock = HostClock::declared(LOCAL_STRATUM_DEFAULT).expect("a page");
     let engine = Engine::new(Aead::detect());
     let keys = KeyPage::create(&bench.keys).expect("a page");
     let ring = SharedRing::open(keys.file()).expect("mapped");

@@ -12,6 +12,7 @@ use timeball::cookie::ntskeys;
 use timeball::cookie::ring::KeyRing;
 use timeball::engine::outcome::Outcome;
 use timeball::wire::ke::{Agreement, ErrorCode, Ids, Request, Response};
+use timeball::wire::timestamp::NtpTimestamp;
 
 /// A name and the bytes of one seed.
 type Seed = (String, Vec<u8>);
@@ -38,9 +39,17 @@ fn seeds(target: &str) -> Vec<Seed> {
 #[test]
 fn requests_reach_every_outcome() {
     let outcomes: Vec<Outcome> =
-        seeds("ntp_request").iter().flat_map(|(_, seed)| targets::ntp_request(seed)).collect();
+        seeds("ntp_request").iter().flat_map(|(_, seed)| targets::ntp_request(seed).0).collect();
     for outcome in Outcome::ALL.iter().filter(|&&outcome| outcome != Outcome::Undecided) {
         assert!(outcomes.contains(outcome), "no seed comes to {}", outcome.name());
+    }
+}
+
+#[test]
+fn requests_reach_interleaved_mode() {
+    for (name, seed) in seeds("ntp_request") {
+        let (_, interleaved) = targets::ntp_request(&seed);
+        assert_eq!(interleaved > 0, name.starts_with("interleaved"), "{name}");
     }
 }
 
@@ -67,6 +76,14 @@ fn key_files_are_what_they_are_called() {
 }
 
 #[test]
+fn a_daemons_words_are_what_they_are_called() {
+    for (name, seed) in seeds("tracking") {
+        let expected = (!name.starts_with("refused"), name.starts_with("followed"));
+        assert_eq!(targets::tracking(&seed), expected, "{name}");
+    }
+}
+
+#[test]
 fn back_ends_agree() {
     for (name, seed) in seeds("aead_backends") {
         assert!(targets::aead_backends(&seed) > 0, "{name}");
@@ -82,6 +99,7 @@ fn write_seeds() {
         ("ntp_response", response_seeds()),
         ("ke_message", ke_seeds()),
         ("ntskeys", key_file_seeds()),
+        ("tracking", tracking_seeds()),
         ("aead_backends", backend_seeds()),
     ];
     for (target, seeds) in all {
@@ -90,6 +108,59 @@ fn write_seeds() {
             fs::write(folder(target).join(name), seed).expect("written");
         }
     }
+}
+
+/// Reports of chronyd and replies to NTP queries, each behind the sequence that is expected.
+fn tracking_seeds() -> Vec<Seed> {
+    const SEQUENCE: [u8; 4] = [1, 2, 3, 4];
+    // chrony's floating point.
+    let half: u32 = 1 << 25 | 1 << 23;
+    let mut report = [0; 104];
+    report[..8].copy_from_slice(&[6, 2, 0, 0, 0, 33, 0, 5]);
+    report[16..20].copy_from_slice(&SEQUENCE);
+    report[28..32].copy_from_slice(&[192, 0, 2, 1]);
+    report[53] = 3;
+    report[60..64].copy_from_slice(&1_799_999_990_u32.to_be_bytes());
+    for at in (68..104).step_by(4) {
+        report[at..at + 4].copy_from_slice(&half.to_be_bytes());
+    }
+    let mut reply = [0; 48];
+    reply[..4].copy_from_slice(&[0x24, 3, 6, 0xe7]);
+    reply[12..16].copy_from_slice(&[192, 0, 2, 1]);
+    // The target's own time, 1,800,000,000.25 s after 1970.
+    let now = (2_208_988_800_u64 + 1_800_000_000) << 32 | 1 << 30;
+    for at in [16, 32, 40] {
+        reply[at..at + 8].copy_from_slice(&now.to_be_bytes());
+    }
+    let behind = |answer: &[u8]| [&SEQUENCE, answer].concat();
+    let report_with = |at: usize, byte: u8| {
+        let mut report = report;
+        report[at] = byte;
+        behind(&report)
+    };
+    let reply_with = |at: usize, byte: u8| {
+        let mut reply = reply;
+        reply[at] = byte;
+        behind(&reply)
+    };
+    vec![
+        ("followed_report".into(), behind(&report)),
+        ("followed_report_negative".into(), report_with(69, 0x01 | 0x80)),
+        ("followed_reply".into(), behind(&reply)),
+        ("heard_report_unsynchronised".into(), report_with(55, 3)),
+        ("heard_report_stratum_16".into(), report_with(53, 16)),
+        ("heard_reply_unsynchronised".into(), reply_with(0, 0xe4)),
+        ("heard_reply_off".into(), reply_with(35, 0)),
+        ("refused_report_status".into(), report_with(9, 2)),
+        ("refused_report_sequence".into(), report_with(16, 9)),
+        ("refused_report_delay".into(), report_with(92, 0x7e)),
+        ("refused_report_cut_off".into(), behind(&report[..103])),
+        (
+            "refused_reply_kiss".into(),
+            [&SEQUENCE, &[0xe4, 0][..], &[0; 10], b"RATE", &[0; 32]].concat(),
+        ),
+        ("refused_request".into(), behind(&[0x23; 48])),
+    ]
 }
 
 /// Batches that fill groups of every width: all of one shape, all damaged, all different.
@@ -152,7 +223,20 @@ fn request_seeds() -> Vec<Seed> {
         ("drop_identifier_doubled".into(), batch(&[&identifier_doubled])),
         ("drop_authenticator".into(), batch(&[&lengths_wrong])),
         ("drop_truncated".into(), truncated),
+        ("interleaved".into(), batch(&[&naming(plain(0x23), 1), &naming(plain(0x23), 3)])),
+        (
+            "interleaved_among_nts".into(),
+            batch(&[&naming(plain(0x23), 1), siv, &naming(plain(0x23), 3), siv_512]),
+        ),
     ]
+}
+
+/// A request that names the reply whose receive timestamp is the time of all seeds with this mark
+/// in its lowest bits.
+fn naming(mut request: Vec<u8>, mark: u64) -> Vec<u8> {
+    let receive = NtpTimestamp::from_unix(1_800_000_000, 250_000_000).to_bits() | mark;
+    request[24..32].copy_from_slice(&receive.to_be_bytes());
+    request
 }
 
 fn response_seeds() -> Vec<Seed> {

@@ -7,7 +7,7 @@ mod peer;
 use std::process::Command;
 use std::time::Duration;
 
-use common::server::{Server, udp_client};
+use common::server::{Server, program, udp_client};
 use peer::{Chronyd, ChronydServer, Ntpd, NtpdSample, assert_no_clock_capability, chronyd_once};
 use timeball::aead::{Algorithm, NonceGenerator};
 use timeball::certificate::self_signed;
@@ -86,6 +86,48 @@ fn chronyd_keeps_an_association() {
         assert_eq!((attempts, naks, cookie_bytes), ("0", "0", "100"), "{table}");
         (cookies == "8").then_some(())
     });
+}
+
+/// chronyd's `xleave`, plain and with NTS, through each port: it is in interleaved mode, and the
+/// kernel tells when each reply to it left.
+#[test]
+fn chronyd_is_in_interleaved_mode() {
+    for port in ["mmsg", "uring"] {
+        let lines = format!("workers = 2\nport = \"{port}\"");
+        let server = Server::start_with(Algorithm::AesSivCmac256, &lines, "", "");
+        for (nts, authenticated) in
+            [("", "No"), (&*format!("nts ntsport {}", server.ke_port), "Yes")]
+        {
+            let options = format!("port {} xleave {nts}", server.ntp_port);
+            let mut client = Chronyd::client_with(&options, &server.certificate());
+            client.wait("chronyd polls", &["ntpdata", "127.0.0.1"], |data| {
+                let value = |name: &str| {
+                    let line = data.lines().find(|line| line.starts_with(name))?;
+                    Some(line.split_once(':')?.1.trim().to_owned())
+                };
+                let enough = value("Total valid RX")?.parse::<usize>().ok()? >= POLLS;
+                let modes = (value("Interleaved")?, value("Authenticated")?);
+                (enough && modes == ("Yes".to_owned(), authenticated.to_owned())).then_some(())
+            });
+        }
+        let stats = serverstats(&server);
+        let total = |name: &str| stats["responder"][name].as_u64().expect("a counter");
+        let (interleaved, told) = (total("answered_interleaved"), total("transmit_timestamps"));
+        // Two clients; the first two of a client's exchanges are basic.
+        assert!(interleaved > POLLS as u64, "{stats}");
+        assert!(told >= interleaved, "{stats}");
+        assert_eq!(stats["interleaved_ntp_packets"], interleaved);
+        assert_eq!(total("transmit_timestamps_missing"), 0, "{stats}");
+    }
+}
+
+fn serverstats(server: &Server) -> serde_json::Value {
+    let output = program()
+        .args(["serverstats", "--json", "--config"])
+        .arg(server.directory.path().join("timeball.toml"))
+        .output()
+        .expect("the program");
+    serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 /// A server that follows a key file which the test replaces.

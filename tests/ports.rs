@@ -5,18 +5,21 @@ mod common;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use common::interleaved::{InterleavedClient, ReplyMode};
 use common::rig::{Rig, receive};
 use common::server::udp_client;
 use common::{nts_request, plain_request};
+use nix::sys::socket::{TimestampingFlag, setsockopt, sockopt};
 use socket2::SockRef;
 use timeball::aead::Algorithm;
 use timeball::engine::outcome::Outcome;
 use timeball::limits::{DATAGRAM_BYTES, SOCKET_BUFFER_BYTES, SWEEP_INTERVAL, URING_BUFFERS};
 use timeball::net::PortCounters;
 use timeball::sys::socket::{UdpOptions, drops, open_udp};
-use timeball::wire::ntp::Mode;
+use timeball::wire::ntp::{Header, Mode};
+use timeball::wire::timestamp::NtpTimestamp;
 
 /// Runs `test` over each port with sockets as `open` makes them. Where the kernel refuses a ring
 /// the reason is printed and the other ports are tested.
@@ -248,6 +251,125 @@ fn refused_replies_are_counted_and_do_not_hold_up_others() {
             }
             let counters = rig.counters();
             assert_eq!(counters, PortCounters { send_errors: 5, ..PortCounters::default() });
+        },
+    );
+}
+
+/// One exchange of a client in interleaved mode.
+fn exchange(
+    rig: &mut Rig,
+    socket: &UdpSocket,
+    client: &mut InterleavedClient,
+) -> (ReplyMode, Header) {
+    // The engine's clock is a simulated one, but pairs need times that fit to the kernel's.
+    rig.bench.clock.advance(now().seconds_since(rig.bench.clock.now));
+    socket.send(&client.request()).expect("sent");
+    rig.serve(1);
+    client.reply(&receive(socket))
+}
+
+fn now() -> NtpTimestamp {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    NtpTimestamp::from_unix(now.as_secs() as i64, now.subsec_nanos())
+}
+
+/// c113: on each socket by itself, the kernel tells when a reply left, and the next reply says so.
+#[test]
+fn the_kernel_tells_when_interleaved_replies_left() {
+    const EXCHANGES: u64 = 50;
+    every_port(
+        || vec![loopback_v4(), loopback_v6(), loopback_v4()],
+        |rig| {
+            let mut clients: Vec<(UdpSocket, InterleavedClient)> = rig
+                .addresses
+                .iter()
+                .map(|&address| (udp_client(address), InterleavedClient::default()))
+                .collect();
+            for number in 1..=EXCHANGES {
+                for (socket, client) in &mut clients {
+                    let before = now();
+                    let (mode, header) = exchange(rig, socket, client);
+                    let expected =
+                        if number < 3 { ReplyMode::Basic } else { ReplyMode::Interleaved };
+                    assert_eq!(mode, expected, "exchange {number}");
+                    if mode == ReplyMode::Interleaved {
+                        assert!(header.transmit_timestamp.seconds_since(before) < 0);
+                    }
+                }
+            }
+            let sockets = clients.len() as u64;
+            let told = (EXCHANGES - 1) * sockets;
+            let counters = rig.counters();
+            let expected = PortCounters { transmit_timestamps: told, ..PortCounters::default() };
+            assert_eq!(counters, expected, "of all but the first exchange");
+            let interleaved = rig.bench.engine.counters().answered_interleaved;
+            assert_eq!(interleaved, (EXCHANGES - 2) * sockets);
+        },
+    );
+}
+
+/// Many replies of one batch ask; another program has used the socket before.
+#[test]
+fn a_batch_of_interleaved_replies_on_a_socket_with_a_past() {
+    every_port(
+        || {
+            let socket = loopback_v4();
+            let numbered = TimestampingFlag::SOF_TIMESTAMPING_OPT_ID
+                | TimestampingFlag::SOF_TIMESTAMPING_OPT_TSONLY;
+            let stamped = numbered | TimestampingFlag::SOF_TIMESTAMPING_TX_SOFTWARE;
+            setsockopt(&socket, sockopt::Timestamping, &stamped).expect("an option");
+            let sink = loopback_v4().local_addr().expect("bound");
+            for _ in 0..3 {
+                socket.send_to(&[0], sink).expect("sent");
+            }
+            setsockopt(&socket, sockopt::Timestamping, &numbered).expect("an option");
+            vec![socket]
+        },
+        |rig| {
+            let mut clients: Vec<(UdpSocket, InterleavedClient)> = (0..20)
+                .map(|_| (udp_client(rig.addresses[0]), InterleavedClient::default()))
+                .collect();
+            for round in 0..10 {
+                rig.bench.clock.advance(now().seconds_since(rig.bench.clock.now));
+                for (socket, client) in &mut clients {
+                    socket.send(&client.request()).expect("sent");
+                }
+                rig.serve(clients.len());
+                for (socket, client) in &mut clients {
+                    let (mode, _) = client.reply(&receive(socket));
+                    assert_eq!(mode == ReplyMode::Interleaved, round >= 2);
+                }
+            }
+            let counters = rig.counters();
+            // In the first batch that asks the number is not known, so one reply does. In the first
+            // round none does.
+            assert!((161..=180).contains(&counters.transmit_timestamps), "{counters:?}");
+            let expected = PortCounters { transmit_timestamps: 0, ..counters };
+            assert_eq!(expected, PortCounters::default(), "no strays, and none is missing");
+        },
+    );
+}
+
+/// With errors of the network in the queue, which our sockets do not ask for, it is emptied, what
+/// was in it is counted, and an idle wait lasts.
+#[test]
+fn an_error_queue_is_emptied_of_what_does_not_belong_there() {
+    every_port(
+        || {
+            let socket = loopback_v4();
+            setsockopt(&socket, sockopt::Ipv4RecvErr, &true).expect("an option");
+            vec![socket]
+        },
+        |rig| {
+            // Its port is closed when the reply comes.
+            udp_client(rig.addresses[0]).send(&plain_request(4, Mode::Client)).expect("sent");
+            rig.serve(1);
+            let (socket, mut client) = (udp_client(rig.addresses[0]), InterleavedClient::default());
+            let modes: Vec<ReplyMode> =
+                (0..5).map(|_| exchange(rig, &socket, &mut client).0).collect();
+            assert_eq!(modes[2..], [ReplyMode::Interleaved; 3]);
+            let counters = rig.counters();
+            assert_eq!(counters.error_queue_strays, 1, "{counters:?}");
         },
     );
 }

@@ -5,10 +5,6 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::Command;
 
 use common::plain_request;
 use common::rig::receive;
@@ -22,7 +18,7 @@ use timeball::process::sandbox::profile::{Profile, SUPERVISOR};
 use timeball::process::sandbox::system_calls::{COMMON, SystemCall};
 use timeball::wire::ntp::Mode;
 
-const ROLES: [Role; 2] = [Role::Responder, Role::KeyEstablishment];
+const ROLES: [Role; 3] = [Role::Responder, Role::KeyEstablishment, Role::Clock];
 
 /// An unprivileged user that no list of users is needed for.
 const STRANGER: u32 = 54_321;
@@ -149,14 +145,7 @@ fn without_root_it_is_the_same() {
         return;
     }
     let mut server = Server::start();
-    let directory = server.directory.path().to_owned();
-    // Where it was built a stranger may not look.
-    let own = directory.join("timeball");
-    fs::copy(program().get_program(), &own).expect("copied");
-    give_away(&directory);
-    let mut command = Command::new(&own);
-    command.uid(STRANGER).gid(STRANGER);
-    server.restart_by(command);
+    server.restart_as(STRANGER);
     let users = format!("{STRANGER}\t").repeat(4).trim_end().to_owned();
     let mut started = Status::read("/proc/self/status");
     started.0.insert("Uid".to_owned(), users);
@@ -165,13 +154,6 @@ fn without_root_it_is_the_same() {
     }
     assert_all_confined(&server, &started);
     assert_serves(&server);
-}
-
-fn give_away(directory: &Path) {
-    for entry in fs::read_dir(directory).expect("a directory") {
-        chown(entry.expect("an entry").path(), Some(STRANGER), Some(STRANGER)).expect("root");
-    }
-    chown(directory, Some(STRANGER), Some(STRANGER)).expect("root");
 }
 
 /// As by its filter, which the unit tests of each role show to work.
@@ -278,7 +260,8 @@ fn the_document_has_the_table_of_the_code() {
         .expect("the document");
     let name = |call: &SystemCall| format!("`{}`", call.name.replace("SYS_", ""));
     let common: Vec<_> = COMMON.iter().map(name).collect();
-    let rows = [SUPERVISOR, ROLES[0].profile(), ROLES[1].profile()].map(|profile| profile.row());
+    let profiles = [SUPERVISOR].into_iter().chain(ROLES.map(Role::profile));
+    let rows: Vec<_> = profiles.map(|profile| profile.row()).collect();
     let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let expected = [&rows[..], &[common.join(", ")]].concat();
     let missing: Vec<_> = expected.iter().filter(|it| !joined.contains(*it)).cloned().collect();

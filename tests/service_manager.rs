@@ -67,7 +67,7 @@ fn systemd_hears_of_start_reload_and_stop() {
     let mut server = manager.start(&[]);
     let ready = manager.next();
     assert_eq!(ready[0], "READY=1");
-    assert!(ready[1].starts_with("STATUS=3 of 3 processes serve"), "{ready:?}");
+    assert!(ready[1].starts_with("STATUS=4 of 4 processes serve"), "{ready:?}");
 
     server.signal(Signal::HUP);
     let reloading = manager.next();
@@ -95,7 +95,8 @@ fn the_watchdog_is_fed_while_no_role_hangs() {
     manager.wait_for("WATCHDOG=1");
     let ke = server.role_pids(KEY_ESTABLISHMENT)[1];
     let responder = server.role_pid("responder").expect("a process");
-    for (role, name) in [(ke, "key establishment"), (responder, "responder")] {
+    let clock = server.role_pid("clock").expect("a process");
+    for (role, name) in [(ke, "key establishment"), (responder, "responder"), (clock, "clock")] {
         kill(role, Signal::STOP);
         let silent = [format!("STATUS={name} does not react")];
         manager.wait_for(&silent[0]);
@@ -105,7 +106,7 @@ fn the_watchdog_is_fed_while_no_role_hangs() {
     }
     // One that ended is being seen to.
     kill(ke, Signal::KILL);
-    manager.wait_for("STATUS=3 of 3 processes serve, 1 ended");
+    manager.wait_for("STATUS=4 of 4 processes serve, 1 ended");
     manager.wait_for("WATCHDOG=1");
 }
 

@@ -8,12 +8,15 @@ mod backends;
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 pub use backends::aead_backends;
 
 use timeball::aead::{Aead, Algorithm, NonceGenerator, TAG_BYTES, seal_one};
 use timeball::client::{Association, Pending, ResponseError};
 use timeball::clock::SimulatedClock;
+use timeball::clock::follow::{Answer, Follower, Sample};
+use timeball::clock::record::Moment;
 use timeball::cookie::format::{self, ClientKeys, cookie_bytes};
 use timeball::cookie::ntskeys as key_file;
 use timeball::cookie::ring::KeyRing;
@@ -23,6 +26,7 @@ use timeball::engine::outcome::Outcome;
 use timeball::limits::{
     BATCH_DATAGRAMS, COOKIES_PER_REPLY, DATAGRAM_BYTES, KE_REQUEST_BYTES_MAX, NTP_PORT,
 };
+use timeball::wire::candm::parse_tracking;
 use timeball::wire::ke::{Progress, Records, Request, RequestError, Response, Scanner};
 use timeball::wire::ntp::{Header, Mode};
 use timeball::wire::nts::{AuthenticatorLayout, Direction, Trailer, find};
@@ -30,13 +34,21 @@ use timeball::wire::timestamp::NtpTimestamp;
 
 /// A batch for the engine: each datagram is led by two bytes, its length in the low 13 bits. Bit
 /// 15 says that the kernel cut it off, bit 14 that it came from port 123, bit 13 that it is what
-/// an authentic request encloses, encrypted. Returns what has become of each.
+/// an authentic request encloses, encrypted. The batch comes twice, so that a request can name a
+/// reply of the first time. Returns what has become of each datagram, and how many replies were in
+/// interleaved mode.
 ///
 /// # Panics
-/// If a reply is longer than its request, a datagram stays undecided, or a reply is authenticated
-/// whose request is none of [`genuine_requests`].
-pub fn ntp_request(input: &[u8]) -> Vec<Outcome> {
+/// If a reply is longer than its request, a datagram stays undecided, a reply is authenticated
+/// whose request is none of [`genuine_requests`], or the timestamps of a reply are of no mode.
+pub fn ntp_request(input: &[u8]) -> (Vec<Outcome>, u64) {
     let mut world = World::new();
+    let mut outcomes = answer_and_check(&mut world, input);
+    outcomes.extend(answer_and_check(&mut world, input));
+    (outcomes, world.engine.counters().answered_interleaved)
+}
+
+fn answer_and_check(world: &mut World, input: &[u8]) -> Vec<Outcome> {
     let mut packets = split_batch(input);
     let requests: Vec<Vec<u8>> = packets.iter().map(|packet| packet.bytes.clone()).collect();
     let verdicts = world.answer(&mut packets);
@@ -56,6 +68,12 @@ pub fn ntp_request(input: &[u8]) -> Vec<Outcome> {
         let reply = &packet.bytes[..reply_bytes];
         let header = Header::parse(reply).expect("a reply has a header");
         assert!(matches!(header.mode, Mode::Server | Mode::SymmetricPassive));
+        check_timestamps(&Header::parse(request).expect("it was answered"), &header);
+        if let Some(ticket) = verdict.departure {
+            // What the kernel tells may be anything.
+            world.engine.departed(ticket, header.origin_timestamp);
+            world.engine.departed(ticket, NOW.plus(100_000));
+        }
         let is_sealed = matches!(find(reply, Direction::Response), Trailer::Nts(_));
         assert_eq!(is_sealed, verdict.outcome == Outcome::AnsweredNts);
         if is_sealed {
@@ -64,6 +82,17 @@ pub fn ntp_request(input: &[u8]) -> Vec<Outcome> {
         }
     }
     verdicts.iter().map(|verdict| verdict.outcome).collect()
+}
+
+/// The rules of RFC 9769 section 2: which mode a reply is in can be told, and it is basic unless
+/// the request asks for interleaved mode.
+fn check_timestamps(request: &Header, reply: &Header) {
+    assert_ne!(reply.receive_timestamp, reply.transmit_timestamp);
+    let can_be_interleaved = request.version == 4
+        && request.mode == Mode::Client
+        && request.receive_timestamp != request.transmit_timestamp;
+    let is_interleaved = can_be_interleaved && reply.origin_timestamp == request.receive_timestamp;
+    assert!(is_interleaved || reply.origin_timestamp == request.transmit_timestamp);
 }
 
 /// A datagram for a waiting client; the first byte chooses which of [`genuine_replies`] it waits
@@ -147,6 +176,48 @@ pub fn ntskeys(input: &[u8]) -> bool {
     true
 }
 
+/// What a followed daemon may answer: four bytes of a sequence, then a datagram that is taken for
+/// chronyd's tracking report and for the reply to an NTP query. Returns whether it is either, and
+/// whether clients would follow it.
+///
+/// # Panics
+/// If clients are told what cannot be: a stratum or an error bound that does not stand on the wire,
+/// or a reference time with a fraction.
+pub fn tracking(input: &[u8]) -> (bool, bool) {
+    let Some((sequence, answer)) = input.split_first_chunk() else { return (false, false) };
+    let since_boot = Duration::from_secs(1000);
+    let now = Moment { system: NOW, since_boot };
+    let sent = Moment { system: NOW.before(Duration::from_millis(1)), since_boot };
+    let word = |said| Answer::Word(said, now);
+    let tracking = parse_tracking(answer, u32::from_be_bytes(*sequence)).ok().map(word);
+    let origin = Header::parse(answer).map_or(NtpTimestamp::ZERO, |it| it.origin_timestamp);
+    let sample =
+        Sample::new(answer, origin, sent, now).ok().map(|sample| Answer::Word(sample, now));
+    let is_any = tracking.is_some() || sample.is_some();
+    let mut follower = Follower::new(Duration::from_secs(3600));
+    let mut is_followed = false;
+    // Twice: the second word has one before it.
+    for _ in 0..2 {
+        let judgement = follower.judge(tracking.as_ref(), sample.as_ref(), None);
+        let Some(record) = judgement.record else { continue };
+        for seconds in [0, 1, 3600, 3601] {
+            let then = Moment {
+                system: NOW.plus(seconds << 32),
+                since_boot: since_boot + Duration::from_secs(seconds as u64),
+            };
+            let state = record.state_at(then, -20);
+            assert_eq!(state.is_synchronised(), (1..=15).contains(&state.stratum));
+            assert!(state.root_dispersion_seconds >= 0.0 && state.dispersion_rate >= 0.0);
+            assert!(state.correction_seconds.is_finite());
+            assert_eq!(state.reference_timestamp.to_bits() as u32, 0);
+            assert!(state.root_dispersion(then.system) >= state.root_dispersion(now.system));
+            let _ = state.correction(then.system);
+            is_followed |= state.is_synchronised();
+        }
+    }
+    (is_any, is_followed)
+}
+
 /// Requests that a server with the keys of this file answers with authentication: each AEAD of a
 /// client, with one and with eight cookies wanted.
 pub fn genuine_requests() -> &'static [Vec<u8>] {
@@ -189,7 +260,8 @@ impl World {
     fn new() -> Self {
         let mut nonces = NonceGenerator::from_seed(&[7; 32]);
         let keys = KeyRing::generate(Algorithm::AesSivCmac256, |bytes| nonces.fill(bytes));
-        Self { engine: Engine::new(Aead::detect()), keys, nonces }
+        let engine = Engine::new(Aead::detect()).with_interleaved(64, [3, 5]);
+        Self { engine, keys, nonces }
     }
 
     fn answer(&mut self, packets: &mut [Packet]) -> Verdicts {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use core_affinity::CoreId;
 use timeball::aead::{Aead, Algorithm, NonceGenerator};
-use timeball::clock::source::{HostClock, Source};
+use timeball::clock::host::HostClock;
 use timeball::cookie::ring::KeyRing;
 use timeball::engine::Engine;
 use timeball::limits::LOCAL_STRATUM_DEFAULT;
@@ -55,7 +55,7 @@ impl Reflector {
             let mut random = NonceGenerator::from_seed(&seed);
             KeyRing::generate(Algorithm::AesSivCmac256, |bytes| random.fill(bytes))
         };
-        let clock = HostClock::new(Source::Local, LOCAL_STRATUM_DEFAULT)?;
+        let clock = HostClock::declared(LOCAL_STRATUM_DEFAULT)?;
         let mut engine = Engine::new(Aead::detect());
         let keys = ring();
         let stop = Arc::new(AtomicBool::new(false));

@@ -71,13 +71,16 @@ impl Banner<'_> {
     }
 
     fn clock(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        let clock = self.settings.clock;
+        let clock = &self.settings.clock;
         match clock.source {
             Source::Kernel => writeln!(
                 out,
                 "  clock        kernel: stratum {} while the kernel calls its clock synchronised",
                 clock.stratum
             ),
+            Source::Follow => {
+                writeln!(out, "  clock        follows the daemon at {}", clock.followed())
+            }
             Source::Local => writeln!(
                 out,
                 "  clock        local: this host's clock as it is, stratum {}; nobody vouches for\n\

@@ -13,13 +13,13 @@ use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::clock::at_a_glance;
 use super::keys::in_words;
 use super::place::{Place, PlaceError};
 use super::{EXIT_FAILURE, fail};
-use crate::clock::source::Source;
 use crate::process::control::{AskError, Request, ask};
 use crate::process::status::{
-    CertificateStatus, ClockStatus, KeysStatus, ProcessStatus, Reloaded, ServerStats, Status,
+    CertificateStatus, KeysStatus, ProcessStatus, Reloaded, ServerStats, Status,
 };
 
 /// A running server, and how it is shown.
@@ -34,7 +34,7 @@ pub(super) struct Show {
 
 /// Why nothing can be shown.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(super) enum Error {
     #[error(transparent)]
     Place(#[from] PlaceError),
     #[error(transparent)]
@@ -55,7 +55,7 @@ pub(super) fn reload(place: &Place) -> ExitCode {
     finish(ask_and_print(place, Request::Reload, print_reloaded))
 }
 
-fn finish(result: Result<(), Error>) -> ExitCode {
+pub(super) fn finish(result: Result<(), Error>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Place(error)) => fail(error.exit_code(), error),
@@ -63,7 +63,7 @@ fn finish(result: Result<(), Error>) -> ExitCode {
     }
 }
 
-fn show<T: DeserializeOwned + Serialize>(
+pub(super) fn show<T: DeserializeOwned + Serialize>(
     Show { place, json }: &Show,
     request: Request,
     print: impl FnOnce(&T, &mut dyn Write) -> io::Result<()>,
@@ -104,6 +104,7 @@ fn print_serverstats(stats: &ServerStats, out: &mut dyn Write) -> io::Result<()>
     writeln!(out, "NTP packets received       : {}", stats.ntp_packets_received)?;
     writeln!(out, "NTS-KE connections accepted: {}", stats.nts_ke_connections_accepted)?;
     writeln!(out, "Authenticated NTP packets  : {}", stats.authenticated_ntp_packets)?;
+    writeln!(out, "Interleaved NTP packets    : {}", stats.interleaved_ntp_packets)?;
     let sections = [
         ("Datagrams of NTP", &stats.responder),
         ("Connections of NTS-KE", &stats.key_establishment),
@@ -135,7 +136,7 @@ fn print_status(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     if !status.ke_listen.is_empty() {
         line("NTS-KE", format!("tcp {}", list(&status.ke_listen)))?;
     }
-    line("clock", clock(&status.clock))?;
+    line("clock", at_a_glance(&status.clock))?;
     line("master keys", keys(&status.keys))?;
     for certificate in &status.certificates {
         let CertificateStatus { file, names, warnings, .. } = certificate;
@@ -160,22 +161,6 @@ fn state(process: &ProcessStatus) -> String {
         None => "waits to be started again".to_owned(),
     };
     format!("{state}, restarts {restarts}")
-}
-
-fn clock(clock: &ClockStatus) -> String {
-    let kernel = match (clock.kernel_is_synchronised, clock.kernel_error_bound_seconds) {
-        (Some(true), Some(bound)) => format!("the kernel says synchronised, within {bound:.6} s"),
-        (Some(false), _) => "the kernel says unsynchronised".to_owned(),
-        _ => "the kernel does not say how it fares".to_owned(),
-    };
-    let stratum = clock.stratum;
-    match clock.source {
-        Source::Kernel if clock.kernel_is_synchronised == Some(true) => {
-            format!("kernel, stratum {stratum}; {kernel}")
-        }
-        Source::Kernel => format!("kernel; {kernel}, and so are clients told"),
-        Source::Local => format!("local, stratum {stratum}, nobody vouches for it; {kernel}"),
-    }
 }
 
 fn keys(keys: &KeysStatus) -> String {

@@ -2,6 +2,7 @@
 
 mod banner;
 pub mod cert;
+mod clock;
 mod config;
 mod control;
 mod keys;
@@ -45,6 +46,12 @@ enum Command {
     Status(control::Show),
     /// Show everything that a running server has counted
     Serverstats(control::Show),
+    /// Show what a running server tells of its clock, and from whom it has that
+    Tracking(control::Show),
+    /// Show whom a running server asks for the time, and how they answer
+    Sources(control::Show),
+    /// Show the NTP replies of the time daemon that a running server follows
+    Ntpdata(control::Show),
     /// Let a running server read its configuration, certificates and keys again
     Reload(place::Place),
     /// Make or show certificates
@@ -78,6 +85,9 @@ pub fn run() -> ExitCode {
         Command::Query(arguments) => query::run(&arguments),
         Command::Status(arguments) => control::status(&arguments),
         Command::Serverstats(arguments) => control::serverstats(&arguments),
+        Command::Tracking(arguments) => clock::tracking(&arguments),
+        Command::Sources(arguments) => clock::sources(&arguments),
+        Command::Ntpdata(arguments) => clock::ntpdata(&arguments),
         Command::Reload(place) => control::reload(&place),
         Command::Cert(arguments) => match cert::run(arguments) {
             Ok(()) => ExitCode::SUCCESS,

@@ -16,16 +16,20 @@ use super::{EXIT_FAILURE, EXIT_USAGE, fail};
 use crate::aead::NonceGenerator;
 use crate::certificate::describe::{Description, describe};
 use crate::certificate::{MakeError, WriteError, self_signed};
-use crate::clock::source;
+use crate::clock::source::{self, Source};
 use crate::config::checked::{
-    ClockSettings, ControlSettings, KeSettings, KeyRotation, PairFiles, Sandbox, Settings,
-    UnavailableCpu, WorkerSettings,
+    ControlSettings, KeSettings, KeyRotation, PairFiles, Sandbox, Settings, UnavailableCpu,
+    WorkerSettings,
 };
+use crate::config::clock::{ChronydAddress, ClockSettings};
 use crate::config::file::{self, FileError};
 use crate::ke::tls::PairError;
-use crate::limits::{CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT};
+use crate::limits::{
+    CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, INTERLEAVED_ENTRIES_DEFAULT,
+};
 use crate::net::PortChoice;
 use crate::process::certificates::Certificates;
+use crate::process::chronyd_socket::ChronydSocket;
 use crate::process::control::{Control, ControlError};
 use crate::process::key_keeper::{KeeperError, KeyKeeper};
 use crate::process::pages::Pages;
@@ -155,11 +159,22 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         cpus,
         port: settings.port,
         busy_poll: settings.udp.busy_poll,
-        clock: settings.clock,
+        interleaved_entries: settings.interleaved_entries,
     };
     let confinement = Confinement::new(settings.sandbox, settings.user.as_deref())?;
     // The control socket is removed at the end, wherever it is.
-    confinement.confine_supervisor(&settings.state_directory, control.directory())?;
+    let chronyd = match &settings.clock.chronyd {
+        Some(ChronydAddress::Unix(path)) if settings.clock.source == Source::Follow => {
+            Some(ChronydSocket::new(path))
+        }
+        _ => None,
+    };
+    let sockets_directory = chronyd.as_ref().map(ChronydSocket::directory);
+    confinement.confine_supervisor(
+        &settings.state_directory,
+        control.directory(),
+        sockets_directory,
+    )?;
     let configuration = arguments.config.clone();
     let server = Server {
         settings,
@@ -167,6 +182,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         sockets,
         pages,
         control,
+        chronyd,
         confinement,
         responder,
         certificates,
@@ -234,6 +250,7 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
         udp: UdpOptions::default(),
         workers: WorkerSettings::default(),
         port: PortChoice::default(),
+        interleaved_entries: INTERLEAVED_ENTRIES_DEFAULT,
         clock: ClockSettings::of(source::suggest().map_err(Error::Clock)?),
         ke: Some(KeSettings::new(
             with_port(EMBEDDED_KE_PORT),

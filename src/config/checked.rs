@@ -1,6 +1,6 @@
 //! The configuration as it holds: every value in range, every default filled in.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,15 +8,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::cpus;
-use super::ke;
+use super::clock::{self, ClockSettings};
 pub use super::ke::{KeSettings, PairFiles};
 use super::raw::{self, ConfigError, Profile, Raw};
-use crate::clock::source::Source;
+use super::{cpus, interleaved, ke};
 use crate::limits::{
-    BUSY_POLL_APPLIANCE, BUSY_POLL_MICROSECONDS, CONTROL_MODE_DEFAULT, KERNEL_STRATUM_DEFAULT,
-    KEY_ROTATION, KEY_ROTATION_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT, SOCKET_BUFFER_BYTES,
-    SOCKETS_PER_WORKER, WORKERS_MAX,
+    BUSY_POLL_APPLIANCE, BUSY_POLL_MICROSECONDS, CONTROL_MODE_DEFAULT, KEY_ROTATION,
+    KEY_ROTATION_DEFAULT, NTP_PORT, SOCKET_BUFFER_BYTES, SOCKETS_PER_WORKER, WORKERS_MAX,
 };
 use crate::net::PortChoice;
 use crate::sys::socket::UdpOptions;
@@ -34,6 +32,8 @@ pub struct Settings {
     pub workers: WorkerSettings,
     /// How datagrams come and go.
     pub port: PortChoice,
+    /// Pairs of timestamps that each worker keeps for interleaved mode; 0 switches it off.
+    pub interleaved_entries: usize,
     /// Where the time comes from.
     pub clock: ClockSettings,
     /// Key establishment; without it the server answers plain NTP only.
@@ -136,26 +136,6 @@ pub struct UnavailableCpu {
     available: Vec<usize>,
 }
 
-/// Where the time comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClockSettings {
-    /// Who answers for it.
-    pub source: Source,
-    /// Stratum told to clients, 1 to 15.
-    pub stratum: u8,
-}
-
-impl ClockSettings {
-    /// `source` with the stratum that is its default.
-    pub fn of(source: Source) -> Self {
-        let stratum = match source {
-            Source::Kernel => KERNEL_STRATUM_DEFAULT,
-            Source::Local => LOCAL_STRATUM_DEFAULT,
-        };
-        Self { source, stratum }
-    }
-}
-
 /// The port that key establishment names: that of the first NTP address.
 pub fn ntp_port(ntp: &[SocketAddr]) -> u16 {
     ntp.first().map_or(NTP_PORT, SocketAddr::port)
@@ -163,8 +143,7 @@ pub fn ntp_port(ntp: &[SocketAddr]) -> u16 {
 
 /// Reads and checks a configuration text.
 pub fn parse(text: &str) -> Result<Settings, ConfigError> {
-    let raw = raw::parse(text)?;
-    check(text, raw)
+    check(text, raw::parse(text)?)
 }
 
 fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
@@ -178,13 +157,15 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         let what = "all addresses must have the same port: key establishment names one".to_owned();
         return Err(ConfigError::at(text, list, what));
     }
+    let clock = clock::check(text, &raw.clock, &ntp_listen)?;
     Ok(Settings {
         state_directory: raw.state_directory.clone().unwrap_or_else(|| "/var/lib/timeball".into()),
         ntp_listen,
         udp: udp(text, &raw.ntp, raw.profile.unwrap_or_default())?,
         workers: workers(text, &raw.ntp)?,
         port: raw.ntp.port.unwrap_or_default(),
-        clock: clock(text, &raw.clock)?,
+        interleaved_entries: interleaved::entries(text, &raw.interleaved)?,
+        clock,
         ke: ke::check(text, &raw.ke)?,
         rotation: rotation(text, &raw.keys)?,
         control: control(text, &raw.control)?,
@@ -200,20 +181,26 @@ fn rotation(text: &str, raw: &raw::RawKeys) -> Result<KeyRotation, ConfigError> 
             _ => KeyRotation::default(),
         });
     };
-    let interval = match every.get_ref() {
-        raw::Interval::Seconds(seconds) => Some(Duration::from_secs(*seconds)),
-        raw::Interval::Text(interval) => humantime::parse_duration(interval).ok(),
-    };
-    let interval =
-        interval.filter(|interval| KEY_ROTATION.contains(interval)).ok_or_else(|| {
-            let what =
-                "rotate_every must be a time from \"1 hour\" to \"366 days\", or its seconds";
-            ConfigError::at(text, every, what.to_owned())
-        })?;
+    let interval = interval(every, &KEY_ROTATION).ok_or_else(|| {
+        let what = "rotate_every must be a time from \"1 hour\" to \"366 days\", or its seconds";
+        ConfigError::at(text, every, what.to_owned())
+    })?;
     Ok(match raw.rotate {
         Some(raw::Rotate::External) => KeyRotation::External,
         _ => KeyRotation::Every(interval),
     })
+}
+
+/// A time within `range`.
+pub(super) fn interval(
+    raw: &Spanned<raw::Interval>,
+    range: &RangeInclusive<Duration>,
+) -> Option<Duration> {
+    let interval = match raw.get_ref() {
+        raw::Interval::Seconds(seconds) => Some(Duration::from_secs(*seconds)),
+        raw::Interval::Text(interval) => humantime::parse_duration(interval).ok(),
+    };
+    interval.filter(|interval| range.contains(interval))
 }
 
 fn control(text: &str, raw: &raw::RawControl) -> Result<ControlSettings, ConfigError> {
@@ -302,17 +289,6 @@ fn workers(text: &str, raw: &raw::RawNtp) -> Result<WorkerSettings, ConfigError>
     Ok(WorkerSettings { count: count.transpose()?, cpus: cpus.transpose()? })
 }
 
-fn clock(text: &str, raw: &raw::RawClock) -> Result<ClockSettings, ConfigError> {
-    let mut settings = ClockSettings::of(raw.source.unwrap_or(Source::Kernel));
-    if let Some(stratum) = &raw.stratum {
-        settings.stratum = u8::try_from(*stratum.get_ref())
-            .ok()
-            .filter(|stratum| (1..=15).contains(stratum))
-            .ok_or_else(|| ConfigError::at(text, stratum, "stratum must be 1 to 15".to_owned()))?;
-    }
-    Ok(settings)
-}
-
 /// A count from 1 to `max`.
 pub(super) fn in_range(
     text: &str,
@@ -360,7 +336,6 @@ pub fn parse_address(text: &str, default_port: u16) -> Option<SocketAddr> {
 }
 
 pub(super) fn wildcards(port: u16) -> Vec<SocketAddr> {
-    use std::net::{Ipv4Addr, Ipv6Addr};
     vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
 }
 
@@ -372,9 +347,8 @@ mod tests {
     #[test]
     fn the_sample_file_holds_the_defaults() {
         assert_eq!(parse(&sample_file()), parse(""));
-        let sample = sample_file();
         for key in KEYS {
-            assert!(sample.contains(&format!("{} = {}", key.name, key.sample)));
+            assert!(sample_file().contains(&format!("{} = {}", key.name, key.sample)));
         }
     }
 
@@ -436,8 +410,6 @@ mod tests {
         assert_eq!(message("[ntp]\ndscp = -1"), "line 2: dscp must be 0 to 63");
         let buffer = "[ntp]\nsend_buffer_bytes = 536870913";
         assert_eq!(message(buffer), "line 2: send_buffer_bytes must be 4096 to 536870912");
-        assert_eq!(message("[clock]\nstratum = 16"), "line 2: stratum must be 1 to 15");
-        assert!(message("[clock]\nsource = \"gps\"").starts_with("line 2: "));
         let polling = "[ntp]\nport = \"uring\"\nbusy_poll_microseconds = 50";
         assert!(message(polling).starts_with("line 3: busy_poll_microseconds needs port = "));
         let long = "[ntp]\nbusy_poll_microseconds = 1001";
@@ -465,8 +437,8 @@ mod tests {
         assert_eq!(place(None, None), Ok(vec![0, 1, 4]));
         assert_eq!(place(Some(2), None), Ok(vec![0, 1]));
         assert_eq!(place(Some(4), Some(&[4, 1])), Ok(vec![4, 1, 4, 1]));
-        let error = place(None, Some(&[0, 2])).expect_err("2 is not there");
-        assert!(error.to_string().starts_with("processor 2 of ntp.cpus"));
+        let error = place(None, Some(&[0, 2])).expect_err("2 is not there").to_string();
+        assert!(error.starts_with("processor 2 of ntp.cpus"));
     }
 
     #[test]

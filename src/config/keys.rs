@@ -153,14 +153,26 @@ pub const KEYS: &[Key] = &[
         ],
     },
     Key {
+        section: "interleaved",
+        name: "entries",
+        sample: "16384",
+        is_default: true,
+        help: &[
+            "Clients that each worker remembers for interleaved mode (RFC 9769; chrony's xleave),",
+            "16 bytes each, up to 2097152. 0 switches the mode off.",
+        ],
+    },
+    Key {
         section: "clock",
         name: "source",
         sample: "\"kernel\"",
         is_default: true,
         help: &[
             "Who answers for the time. \"kernel\": adjtimex says whether a time daemon keeps the",
-            "system clock; if none does, clients are told so (leap 3, stratum 0). \"local\": the",
-            "system clock is served as it is, for closed networks and tests.",
+            "system clock; if none does, clients are told so (leap 3, stratum 0). \"follow\": the",
+            "daemon of this host is asked, by the keys \"chronyd\" and \"follow\", and clients",
+            "are told what it says. \"local\": the system clock is served as it is, for closed",
+            "networks and tests.",
         ],
     },
     Key {
@@ -170,7 +182,40 @@ pub const KEYS: &[Key] = &[
         is_default: false,
         help: &[
             "Stratum told to clients, 1 to 15. Default 3 with \"kernel\", since the stratum of its",
-            "daemon is not known, and 10 with \"local\".",
+            "daemon is not known, and 10 with \"local\". With \"follow\" it is the daemon's.",
+        ],
+    },
+    Key {
+        section: "clock",
+        name: "chronyd",
+        sample: "\"127.0.0.1:323\"",
+        is_default: false,
+        help: &[
+            "With source = \"follow\": where chronyd reports (tracking): its cmdport, or the",
+            "path of its socket. Default 127.0.0.1:323, unless \"follow\" is given. For a path",
+            "start timeball as root and after chronyd.",
+        ],
+    },
+    Key {
+        section: "clock",
+        name: "follow",
+        sample: "\"127.0.0.1:11123\"",
+        is_default: false,
+        help: &[
+            "With source = \"follow\": where the time daemon of this host answers NTP. With",
+            "\"chronyd\" it is held against the report; of other daemons (ntpd-rs, NTPsec) it is",
+            "all there is. The daemon needs a port of its own, as `port 11123` in chrony.conf.",
+        ],
+    },
+    Key {
+        section: "clock",
+        name: "holdover",
+        sample: "\"1 hour\"",
+        is_default: true,
+        help: &[
+            "How long the last word of a source that falls silent is good for, \"2 s\" to",
+            "\"7 days\", or seconds. The error bound that clients are told grows meanwhile; then",
+            "they are told leap 3 and stratum 0, until the source speaks again.",
         ],
     },
     Key {

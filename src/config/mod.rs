@@ -2,8 +2,10 @@
 //! sample file, the error messages and the manual come from.
 
 pub mod checked;
+pub mod clock;
 pub mod cpus;
 pub mod file;
+mod interleaved;
 pub mod ke;
 pub mod keys;
 pub mod raw;

@@ -20,6 +20,7 @@ pub struct Raw {
     pub(super) user: Option<String>,
     pub(super) profile: Option<Profile>,
     pub(super) ntp: RawNtp,
+    pub(super) interleaved: RawInterleaved,
     pub(super) clock: RawClock,
     pub(super) ke: RawKe,
     pub(super) keys: RawKeys,
@@ -58,6 +59,13 @@ pub(super) struct RawNtp {
     pub(super) send_buffer_bytes: Option<Spanned<i64>>,
 }
 
+/// Section `interleaved`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawInterleaved {
+    pub(super) entries: Option<Spanned<i64>>,
+}
+
 /// What the machine is for: it sets the defaults of other keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -73,6 +81,9 @@ pub(super) enum Profile {
 pub(super) struct RawClock {
     pub(super) source: Option<Source>,
     pub(super) stratum: Option<Spanned<i64>>,
+    pub(super) holdover: Option<Spanned<Interval>>,
+    pub(super) follow: Option<Spanned<String>>,
+    pub(super) chronyd: Option<Spanned<String>>,
 }
 
 /// Section `ke`.

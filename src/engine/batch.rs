@@ -1,11 +1,12 @@
 //! What goes into the engine and what comes out.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 
 use arrayvec::ArrayVec;
 
 use super::outcome::Outcome;
-use crate::limits::BATCH_DATAGRAMS;
+use crate::limits::{BATCH_DATAGRAMS, INTERLEAVED_ENTRIES_MAX};
 use crate::wire::timestamp::NtpTimestamp;
 
 /// One received datagram. `bytes` is all that arrived and all that a reply may fill: that replies
@@ -29,7 +30,41 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// Length of the reply at the beginning of the datagram's bytes; 0 means that none is sent.
     pub reply_bytes: u16,
+    /// By what [`Engine::departed`](super::Engine::departed) is to be told when the reply left, if
+    /// that can be measured. Only for clients in interleaved mode.
+    pub departure: Option<Ticket>,
 }
+
+/// Names the pair of timestamps that a reply has in the engine's table (RFC 9769): its place, and
+/// some bits of its receive timestamp, as another pair may have the place meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(NonZeroU32);
+
+impl Ticket {
+    const CHECK_BITS: u32 = 10;
+
+    pub(crate) fn new(place: usize, receive: NtpTimestamp) -> Self {
+        let bits = (place as u32 + 1) << Self::CHECK_BITS | Self::check(receive);
+        Self(NonZeroU32::new(bits).expect("places are counted from one"))
+    }
+
+    pub(super) fn place(self) -> usize {
+        (self.0.get() >> Self::CHECK_BITS) as usize - 1
+    }
+
+    pub(super) fn is_of(self, receive: NtpTimestamp) -> bool {
+        self.0.get() & Self::CHECK_MASK == Self::check(receive)
+    }
+
+    const CHECK_MASK: u32 = (1 << Self::CHECK_BITS) - 1;
+
+    /// The lowest bits are the same in all timestamps that have pairs.
+    fn check(receive: NtpTimestamp) -> u32 {
+        (receive.to_bits() >> 2) as u32 & Self::CHECK_MASK
+    }
+}
+
+const _: () = assert!(INTERLEAVED_ENTRIES_MAX < 1 << (u32::BITS - Ticket::CHECK_BITS));
 
 impl Default for Verdict {
     /// Nothing decided, nothing sent.
@@ -40,13 +75,13 @@ impl Default for Verdict {
 
 impl Verdict {
     /// No reply.
-    pub(super) const fn drop(outcome: Outcome) -> Self {
-        Self { outcome, reply_bytes: 0 }
+    pub const fn drop(outcome: Outcome) -> Self {
+        Self { outcome, reply_bytes: 0, departure: None }
     }
 
     /// A reply of the first `reply_bytes` of the datagram.
-    pub(super) const fn reply(outcome: Outcome, reply_bytes: usize) -> Self {
-        Self { outcome, reply_bytes: reply_bytes as u16 }
+    pub const fn reply(outcome: Outcome, reply_bytes: usize) -> Self {
+        Self { outcome, reply_bytes: reply_bytes as u16, departure: None }
     }
 }
 

@@ -7,7 +7,7 @@
 //! 3. `verify`: check all authenticators together.
 //! 4. `renew`: make all fresh cookies together, in place.
 //! 5. `stamp`: read the clock as late as possible and write the headers, with the time at which
-//!    each reply will leave.
+//!    each reply will leave, or for clients in interleaved mode, the one before has left.
 //! 6. `seal`: encrypt and authenticate all replies together.
 //!
 //! Time, keys and randomness are arguments. A reply is written over its request and is never
@@ -18,6 +18,7 @@
 pub mod batch;
 pub mod counters;
 mod departure;
+mod interleaved;
 pub mod outcome;
 mod parse;
 mod renew;
@@ -34,9 +35,10 @@ use crate::cookie::format::ClientKeys;
 use crate::cookie::ring::KeyRing;
 use crate::limits::BATCH_DATAGRAMS;
 use crate::wire::timestamp::NtpTimestamp;
-use batch::{Datagram, Lanes, Verdict, Verdicts};
+use batch::{Datagram, Lanes, Ticket, Verdict, Verdicts};
 use counters::Counters;
 use departure::Departures;
+use interleaved::Pairs;
 use parse::Parsed;
 use renew::Renewed;
 use unlock::Unlocked;
@@ -48,6 +50,7 @@ pub struct Engine {
     crypto: Crypto,
     stages: Box<Stages>,
     departures: Departures,
+    pairs: Pairs,
     counters: Counters,
 }
 
@@ -68,7 +71,7 @@ struct Stages {
 }
 
 impl Engine {
-    /// An engine that uses `aead` for all its cryptography.
+    /// An engine that uses `aead` for all its cryptography, without interleaved mode.
     pub fn new(aead: Aead) -> Self {
         Self {
             crypto: Crypto {
@@ -77,8 +80,16 @@ impl Engine {
             },
             stages: Box::default(),
             departures: Departures::default(),
+            pairs: Pairs::default(),
             counters: Counters::default(),
         }
+    }
+
+    /// With interleaved mode (RFC 9769) for as many clients as there are `entries`, 16 bytes each;
+    /// 0 is without. `secret` is to be random.
+    #[must_use]
+    pub fn with_interleaved(self, entries: usize, secret: [u64; 2]) -> Self {
+        Self { pairs: Pairs::new(entries, secret), ..self }
     }
 
     /// Answers the first [`BATCH_DATAGRAMS`] datagrams of `batch` in place and returns what has
@@ -104,7 +115,7 @@ impl Engine {
     ) -> Verdicts {
         let (batch, _) = batch.split_at_mut(batch.len().min(BATCH_DATAGRAMS));
         let mut verdicts: Verdicts = batch.iter().map(|_| Verdict::default()).collect();
-        let Self { crypto, stages, departures, counters } = self;
+        let Self { crypto, stages, departures, pairs, counters } = self;
         let Stages { parsed, unlocked, verified, renewed } = &mut **stages;
 
         parse::parse(batch, &mut verdicts, parsed);
@@ -115,12 +126,12 @@ impl Engine {
         observer.done(Stage::Verify);
         renew::renew(verified, batch, keys, nonces, crypto, &mut verdicts, renewed);
         observer.done(Stage::Renew);
-        stamp::stamp(batch, clock, &verdicts, departures);
+        let interleaved = stamp::stamp(batch, clock, departures, pairs, &mut verdicts);
         observer.done(Stage::Stamp);
         seal::seal(renewed, batch, crypto);
         observer.done(Stage::Seal);
 
-        counters.count(&verdicts, renewed);
+        counters.count(&verdicts, renewed, interleaved);
         verdicts
     }
 
@@ -128,6 +139,12 @@ impl Engine {
     /// until `ended`: the transmit timestamps of later ones say when they will leave.
     pub fn sent(&mut self, started: NtpTimestamp, ended: NtpTimestamp) {
         self.departures.sent(started, ended);
+    }
+
+    /// To be told when the reply with this ticket left, where that was measured: later than
+    /// [`Engine::sent`] perhaps, or never, and then the predicted time stands.
+    pub fn departed(&mut self, ticket: Ticket, at: NtpTimestamp) {
+        self.pairs.departed(ticket, at);
     }
 
     /// What became of all datagrams so far.

@@ -2,34 +2,54 @@
 
 use super::batch::{Datagram, Verdicts};
 use super::departure::Departures;
+use super::interleaved::{Pairs, Timestamps};
 use super::outcome::Outcome;
 use crate::clock::Clock;
 use crate::wire::ntp::{HEADER_BYTES, Header, Leap, Mode, ReferenceId};
-use crate::wire::timestamp::NtpTimestamp;
 
-/// Writes the header of every datagram that gets a reply.
+/// Writes the header of every datagram that gets a reply. Returns how many are in interleaved mode;
+/// the replies whose departure is wanted get their ticket into the verdict.
 pub(super) fn stamp<C: Clock>(
     batch: &mut [Datagram<'_>],
     clock: &C,
-    verdicts: &Verdicts,
     departures: &mut Departures,
-) {
+    pairs: &mut Pairs,
+    verdicts: &mut Verdicts,
+) -> usize {
     let replies = verdicts.iter().filter(|verdict| verdict.reply_bytes > 0).count();
     let mut places = 0..replies;
     let now = clock.now();
     let schedule = departures.schedule(now, replies);
     let state = clock.state();
     let root_dispersion = state.root_dispersion(now);
+    let mut can_use_pairs = None;
+    let mut interleaved = 0;
+    // One for the whole batch: arrival stays before departure, however the correction changes.
+    let correction = state.correction(now);
     for (datagram, verdict) in batch.iter_mut().zip(verdicts) {
         if verdict.reply_bytes == 0 {
             continue;
         }
-        let departure = schedule.departure(places.next().expect("it was counted"));
+        let place = places.next().expect("it was counted");
+        let departure = schedule.departure(place).plus(correction);
         let Some((header_bytes, _)) = datagram.bytes.split_first_chunk_mut::<HEADER_BYTES>() else {
             debug_assert!(false, "a datagram that gets a reply has a header");
             continue;
         };
         let Some(request) = Header::parse(header_bytes) else { continue };
+        let arrival = datagram.arrival.plus(correction);
+        let is_nak = verdict.outcome == Outcome::NtsNak;
+        let mut times = Timestamps::basic(&request, arrival, departure);
+        if pairs.concern(&request)
+            && !is_nak
+            && *can_use_pairs.get_or_insert_with(|| pairs.follow(now, clock))
+        {
+            let asked = Timestamps::of(&request);
+            let exchanged = pairs.exchange(datagram.source.ip(), asked, arrival, departure);
+            times = exchanged.reply;
+            verdict.departure = Some(exchanged.ticket);
+            interleaved += usize::from(exchanged.is_interleaved);
+        }
         let mut reply = Header {
             leap: state.leap,
             version: request.version,
@@ -41,16 +61,16 @@ pub(super) fn stamp<C: Clock>(
             root_dispersion,
             reference_id: state.reference_id,
             reference_timestamp: state.reference_timestamp,
-            // Bit for bit: clients put random numbers here (RFC 9109's companion habit).
-            origin_timestamp: request.transmit_timestamp,
-            receive_timestamp: datagram.arrival,
-            transmit_timestamp: after(departure, datagram.arrival),
+            origin_timestamp: times.origin,
+            receive_timestamp: times.receive,
+            transmit_timestamp: times.transmit,
         };
-        if verdict.outcome == Outcome::NtsNak {
+        if is_nak {
             kiss(&mut reply, ReferenceId::KISS_NTSN);
         }
         *header_bytes = reply.emit();
     }
+    interleaved
 }
 
 fn reply_mode(request: Mode) -> Mode {
@@ -58,12 +78,6 @@ fn reply_mode(request: Mode) -> Mode {
         Mode::SymmetricActive => Mode::SymmetricPassive,
         _ => Mode::Server,
     }
-}
-
-/// The transmit time: later than the arrival even when the clock was stepped back in between,
-/// and never equal to it, by which interleaved clients tell the modes apart (RFC 9769 section 2).
-fn after(departure: NtpTimestamp, arrival: NtpTimestamp) -> NtpTimestamp {
-    departure.later(arrival.next())
 }
 
 /// Kiss-o'-death (RFC 5905 section 7.4): stratum 0 and the code in place of the reference.

@@ -14,7 +14,8 @@ use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::lend::{DropCounts, lend};
-use super::{Batch, Port, PortCounters};
+use super::stamps::Stamps;
+use super::{Batch, Departed, Port, PortCounters};
 use crate::engine::batch::Verdicts;
 use crate::limits::{
     BATCH_DATAGRAMS, DATAGRAM_BYTES, SEND_BUFFER_WAIT, SOCKETS_PER_WORKER, SWEEP_INTERVAL,
@@ -27,6 +28,7 @@ use crate::sys::mmsg::{self, Outgoing};
 pub struct MmsgPort {
     sockets: Vec<UdpSocket>,
     drop_counts: DropCounts,
+    stamps: Stamps,
     /// Readable when the worker shall stop.
     wake: OwnedFd,
     /// How long it asks on before it waits.
@@ -50,6 +52,7 @@ impl MmsgPort {
         assert!((1..=SOCKETS_PER_WORKER).contains(&sockets.len()));
         Self {
             drop_counts: DropCounts::of(&sockets),
+            stamps: Stamps::of(&sockets),
             sockets,
             wake,
             busy_poll,
@@ -92,7 +95,7 @@ impl MmsgPort {
         received
     }
 
-    fn wait(&self) {
+    fn wait(&mut self) {
         let mut interests: ArrayVec<PollFd<'_>, { SOCKETS_PER_WORKER + 1 }> = self
             .sockets
             .iter()
@@ -105,6 +108,12 @@ impl MmsgPort {
         };
         // Interrupted or failed, the loop comes round again: a wait has no other result.
         let _ = poll(&mut interests, Some(&timeout));
+        for (socket, interest) in interests[..self.sockets.len()].iter().enumerate() {
+            // Else an error queue that is not empty would end every wait.
+            if interest.revents().contains(PollFlags::ERR) {
+                self.stamps.look_at(socket);
+            }
+        }
     }
 }
 
@@ -126,40 +135,53 @@ impl Port for MmsgPort {
 
     fn send(&mut self, verdicts: &Verdicts) {
         let socket = self.sockets[self.turn].as_fd();
+        let mut asking: ArrayVec<bool, BATCH_DATAGRAMS> = ArrayVec::new();
         let mut outgoing: ArrayVec<Outgoing<'_>, BATCH_DATAGRAMS> = self
             .payloads
             .iter_mut()
             .zip(&mut *self.envelopes)
             .zip(verdicts)
             .filter(|(_, verdict)| verdict.reply_bytes > 0)
-            .map(|((payload, envelope), verdict)| Outgoing {
-                payload: &mut payload[..verdict.reply_bytes.into()],
-                envelope,
+            .map(|((payload, envelope), verdict)| {
+                let ticket = verdict.departure;
+                asking.push(ticket.is_some_and(|it| self.stamps.ask(self.turn, it, envelope)));
+                Outgoing { payload: &mut payload[..verdict.reply_bytes.into()], envelope }
             })
             .collect();
         let mut rest = &mut outgoing[..];
+        let mut asking = &asking[..];
         let mut waited = false;
         while !rest.is_empty() {
-            let done = match mmsg::send(socket, rest) {
-                Ok(sent) => sent,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            // How many are done with, and how many of them, or of those to be tried again, did not
+            // leave.
+            let (done, failed) = match mmsg::send(socket, rest) {
+                Ok(sent) => (sent, 0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (0, 1),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && !waited => {
                     wait_for_send_buffer(&self.sockets[self.turn]);
                     waited = true;
-                    0
+                    (0, 1)
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.counters.send_buffer_full += rest.len() as u64;
-                    rest.len()
+                    (rest.len(), rest.len())
                 }
                 // The error is the first reply's; the others may still go.
                 Err(_) => {
                     self.counters.send_errors += 1;
-                    1
+                    (1, 1)
                 }
             };
+            if asking[..failed].contains(&true) {
+                self.stamps.send_failed(self.turn);
+            }
             rest = &mut rest[done..];
+            asking = &asking[done..];
         }
+    }
+
+    fn departed(&mut self) -> &[Departed] {
+        self.stamps.collect(&self.sockets, &mut self.counters)
     }
 
     fn counters(&self) -> PortCounters {

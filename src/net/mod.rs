@@ -7,6 +7,7 @@
 mod lend;
 pub mod memory;
 pub mod mmsg;
+mod stamps;
 pub mod uring;
 pub mod worker;
 
@@ -14,6 +15,8 @@ use arrayvec::ArrayVec;
 
 use crate::engine::batch::{Datagram, Verdicts};
 use crate::limits::BATCH_DATAGRAMS;
+
+pub use self::stamps::Departed;
 
 /// A batch of datagrams, lent out by its port.
 pub type Batch<'a> = ArrayVec<Datagram<'a>, BATCH_DATAGRAMS>;
@@ -46,9 +49,15 @@ pub trait Port {
 
     /// What the port could not do, so far.
     fn counters(&self) -> PortCounters;
+
+    /// The replies that are known to have left since the last call, of those whose departure the
+    /// verdicts asked for: as many as the kernel has told by now. Costs nothing if none asked.
+    fn departed(&mut self) -> &[Departed] {
+        &[]
+    }
 }
 
-/// What a port could not do. None of it stops the loop.
+/// What a port did beside its work, and could not do. None of it stops the loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortCounters {
     /// Datagrams without a kernel timestamp; the time of their receive call was taken instead.
@@ -65,17 +74,26 @@ pub struct PortCounters {
     pub send_errors: u64,
     /// Replies dropped because the socket's send buffer stayed full.
     pub send_buffer_full: u64,
+    /// Replies whose departure the kernel has told.
+    pub transmit_timestamps: u64,
+    /// Replies whose departure it did not tell in time; the predicted one stands then.
+    pub transmit_timestamps_missing: u64,
+    /// What else was in an error queue: errors, and timestamps that nobody waits for.
+    pub error_queue_strays: u64,
 }
 
 impl PortCounters {
     /// Names of all counters, in the order of [`PortCounters::values`].
-    pub const NAMES: [&'static str; 6] = [
+    pub const NAMES: [&'static str; 9] = [
         "receive_timestamps_missing",
         "receive_errors",
         "receive_drops",
         "buffers_exhausted",
         "send_errors",
         "send_buffer_full",
+        "transmit_timestamps",
+        "transmit_timestamps_missing",
+        "error_queue_strays",
     ];
 
     /// The totals.
@@ -88,6 +106,9 @@ impl PortCounters {
             buffers_exhausted,
             send_errors,
             send_buffer_full,
+            transmit_timestamps,
+            transmit_timestamps_missing,
+            error_queue_strays,
         } = self;
         [
             receive_timestamps_missing,
@@ -96,6 +117,9 @@ impl PortCounters {
             buffers_exhausted,
             send_errors,
             send_buffer_full,
+            transmit_timestamps,
+            transmit_timestamps_missing,
+            error_queue_strays,
         ]
     }
 }

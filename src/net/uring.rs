@@ -8,7 +8,8 @@ use std::net::UdpSocket;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::lend::{DropCounts, lend};
-use super::{Batch, Port, PortCounters};
+use super::stamps::Stamps;
+use super::{Batch, Departed, Port, PortCounters};
 use crate::engine::batch::Verdicts;
 use crate::limits::{SOCKETS_PER_WORKER, SWEEP_INTERVAL};
 use crate::sys::uring::{Event, Obstacle, Ring};
@@ -18,6 +19,7 @@ pub struct UringPort {
     ring: Ring,
     sockets: Vec<UdpSocket>,
     drop_counts: DropCounts,
+    stamps: Stamps,
     counters: PortCounters,
 }
 
@@ -47,6 +49,7 @@ impl UringPort {
             Ok(ring) => Ok(Self {
                 ring,
                 drop_counts: DropCounts::of(&sockets),
+                stamps: Stamps::of(&sockets),
                 sockets,
                 counters: PortCounters::default(),
             }),
@@ -66,10 +69,14 @@ impl UringPort {
                     // Takes the pending error away, which receiving would else meet again.
                     let _ = self.sockets[socket].take_error();
                 }
-                Event::SendFailed(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.counters.send_buffer_full += 1;
+                Event::SendFailed(error) => {
+                    // Whose reply it was is not told; it may have asked.
+                    (0..self.sockets.len()).for_each(|socket| self.stamps.send_failed(socket));
+                    match error.kind() {
+                        io::ErrorKind::WouldBlock => self.counters.send_buffer_full += 1,
+                        _ => self.counters.send_errors += 1,
+                    }
                 }
-                Event::SendFailed(_) => self.counters.send_errors += 1,
                 Event::Woken => is_woken = true,
             }
         }
@@ -100,10 +107,19 @@ impl Port for UringPort {
     fn send(&mut self, verdicts: &Verdicts) {
         for (place, verdict) in verdicts.iter().enumerate() {
             if verdict.reply_bytes > 0 {
+                if let Some(ticket) = verdict.departure {
+                    let (socket, envelope) = self.ring.envelope(place);
+                    self.stamps.ask(socket, ticket, envelope);
+                }
                 self.ring.queue_reply(place, verdict.reply_bytes.into());
             }
         }
         self.ring.flush();
+    }
+
+    /// Off the error queues of the sockets, beside the ring: its own receives cannot read them.
+    fn departed(&mut self) -> &[Departed] {
+        self.stamps.collect(&self.sockets, &mut self.counters)
     }
 
     fn counters(&self) -> PortCounters {

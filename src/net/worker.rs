@@ -8,7 +8,7 @@ use crossbeam::utils::CachePadded;
 use super::Port;
 use crate::aead::NonceGenerator;
 use crate::clock::Clock as _;
-use crate::clock::source::HostClock;
+use crate::clock::host::HostClock;
 use crate::engine::Engine;
 use crate::limits::WORKER_DRAIN_WAIT;
 use crate::page::key::SharedRing;
@@ -55,6 +55,9 @@ impl Worker {
         if received > 0 {
             self.answer(port);
         }
+        for departed in port.departed() {
+            self.engine.departed(departed.ticket, departed.at);
+        }
         self.sweep(port, received);
         received
     }
@@ -64,6 +67,8 @@ impl Worker {
         let mut batch = port.batch();
         // After the batch has come: whatever key its cookies were made with, it is published.
         let keys = self.keys.latest();
+        // Nor is a worker that has slept behind the clock role.
+        self.clock.refresh();
         let verdicts = self.engine.answer(&mut batch, keys, &self.clock, &mut self.nonces);
         drop(batch);
         let started = self.clock.now();
@@ -71,12 +76,11 @@ impl Worker {
         self.engine.sent(started, self.clock.now());
     }
 
-    /// What has to be done beside answering: publish what was counted, look at the clock now and
-    /// then, and leave no keys lying about when there is nothing to do.
+    /// What has to be done beside answering: publish what was counted, and leave no keys lying
+    /// about when there is nothing to do.
     fn sweep<P: Port>(&mut self, port: &P, received: usize) {
         let counters = WorkerCounters { engine: self.engine.counters(), port: port.counters() };
         self.stats.publish(&counters);
-        self.clock.refresh();
         if received == 0 {
             self.engine.wipe();
             self.keys.latest();

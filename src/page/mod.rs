@@ -4,9 +4,12 @@
 //! its start. Its first word names its layout, so that nobody takes one page for another.
 //!
 //! - [`Writer`] and [`Reader`]: a value of several words that is read whole or not at all
-//!   (`seqlock`). [`key`] is the ring of master keys in this form.
+//!   (`seqlock`). [`key`] is the ring of master keys in this form, [`clock`] the truth about the
+//!   clock, [`account`] what else is known of it.
 //! - [`stats`]: counters, each a word of its own; they are never torn and need no more.
 
+pub mod account;
+pub mod clock;
 pub mod key;
 mod seqlock;
 pub mod stats;
@@ -30,21 +33,44 @@ const HEAD_WORDS: usize = 2;
 const LAYOUT: usize = 0;
 const SEQUENCE: usize = 1;
 
-/// The writing end of a page with a value of `WORDS` words. There is one for each page: the file
-/// is sealed against a second. What it wrote is wiped when it is dropped; readers keep the copy
-/// that they have.
+/// The writing end of a page with a value of `WORDS` words.
+///
+/// A page that its maker writes has one for ever: the file is sealed against a second, and what it
+/// wrote is wiped when it is dropped; readers keep the copy that they have. A page that a role
+/// writes has one at a time: the supervisor makes it and hands it to a role, and to the next one
+/// when that has ended. Its value outlives them.
 #[derive(Debug)]
 pub struct Writer<const WORDS: usize> {
     memory: WritableMemory,
     file: OwnedFd,
+    writers: Writers,
 }
 
 impl<const WORDS: usize> Writer<WORDS> {
     /// A new page, called `name` in `/proc`, that holds no value yet.
     pub fn create(name: &str, layout: u64) -> io::Result<Self> {
-        let (memory, file) = WritableMemory::create(name, HEAD_WORDS + WORDS, Writers::Maker)?;
+        Self::create_for(Writers::Maker, name, layout)
+    }
+
+    /// The same, for roles to write, one after the other.
+    pub fn create_for_roles(name: &str, layout: u64) -> io::Result<Self> {
+        Self::create_for(Writers::Holders, name, layout)
+    }
+
+    fn create_for(writers: Writers, name: &str, layout: u64) -> io::Result<Self> {
+        let (memory, file) = WritableMemory::create(name, HEAD_WORDS + WORDS, writers)?;
         memory.words()[LAYOUT].store(layout, Ordering::Relaxed);
-        Ok(Self { memory, file })
+        Ok(Self { memory, file, writers })
+    }
+
+    /// Takes over a page that was made for roles; fails for any other file. One that was killed
+    /// while it wrote does no harm: readers take nothing until the next value is whole.
+    pub fn attach(file: OwnedFd, layout: u64) -> io::Result<Self> {
+        let memory = WritableMemory::attach(&file, HEAD_WORDS + WORDS)?;
+        if memory.words()[LAYOUT].load(Ordering::Relaxed) != layout {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a page of this layout"));
+        }
+        Ok(Self { memory, file, writers: Writers::Holders })
     }
 
     /// Replaces the value for every reader at once.
@@ -61,8 +87,10 @@ impl<const WORDS: usize> Writer<WORDS> {
 
 impl<const WORDS: usize> Drop for Writer<WORDS> {
     fn drop(&mut self) {
-        let (head, words) = self.memory.words().split_at(HEAD_WORDS);
-        seqlock::close(&head[SEQUENCE], words);
+        if self.writers == Writers::Maker {
+            let (head, words) = self.memory.words().split_at(HEAD_WORDS);
+            seqlock::close(&head[SEQUENCE], words);
+        }
     }
 }
 
@@ -148,6 +176,26 @@ mod tests {
         assert_eq!(reader.news(), None);
         let words: Vec<u64> = reader.memory.words().iter().map(ReadOnlyWord::load).collect();
         assert_eq!(words[HEAD_WORDS..], [0, 0, 0]);
+    }
+
+    #[test]
+    fn a_page_for_roles_outlives_its_writers_even_one_killed_in_a_write() {
+        let made = Writer::<3>::create_for_roles("timeball-test", LAYOUT_OF_TESTS).expect("made");
+        let mut reader = Reader::<3>::open(made.file(), LAYOUT_OF_TESTS).expect("mapped");
+        let attach = || {
+            let file = made.file().try_clone_to_owned().expect("a descriptor");
+            Writer::<3>::attach(file, LAYOUT_OF_TESTS)
+        };
+        attach().expect("mapped").write(&[1, 2, 3]);
+        assert_eq!(reader.news(), Some(&[1, 2, 3]));
+        // The odd number that a killed writer leaves.
+        made.memory.words()[SEQUENCE].fetch_add(1, Ordering::Relaxed);
+        made.memory.words()[HEAD_WORDS].store(9, Ordering::Relaxed);
+        assert_eq!(reader.news(), None);
+        attach().expect("mapped").write(&[4, 5, 6]);
+        assert_eq!(reader.news(), Some(&[4, 5, 6]));
+        let other = made.file().try_clone_to_owned().expect("a descriptor");
+        assert!(Writer::<3>::attach(other, LAYOUT_OF_TESTS + 1).is_err());
     }
 
     #[test]

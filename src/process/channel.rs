@@ -42,11 +42,19 @@ impl Channel {
     /// # Errors
     /// `WouldBlock` when the role has left too many orders unread; others when it has ended.
     pub fn order(&self, order: &Order) -> io::Result<()> {
+        self.order_with(order, None)
+    }
+
+    /// Sends an order with a descriptor that it is about.
+    ///
+    /// # Errors
+    /// As [`Channel::order`].
+    pub fn order_with(&self, order: &Order, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let file = memory_file(order)?;
-        let files = [file.as_fd()];
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let files: Vec<BorrowedFd<'_>> = [file.as_fd()].into_iter().chain(descriptor).collect();
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(control.push(SendAncillaryMessage::ScmRights(&files)), "there is room for one");
+        assert!(control.push(SendAncillaryMessage::ScmRights(&files)), "there is room for two");
         // Without a byte of its own a packet could not be told from the end of the channel.
         sendmsg(&self.0, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
         Ok(())
@@ -98,7 +106,15 @@ impl Link {
     /// # Errors
     /// When what came is no order.
     pub fn next_order(&self) -> io::Result<Option<Order>> {
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        Ok(self.next_order_with()?.map(|(order, _)| order))
+    }
+
+    /// The same, with the descriptor that the order is about.
+    ///
+    /// # Errors
+    /// As [`Link::next_order`].
+    pub fn next_order_with(&self) -> io::Result<Option<(Order, Option<OwnedFd>)>> {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
         let mut bytes = [IoSliceMut::new(&mut byte)];
@@ -112,11 +128,13 @@ impl Link {
         if received.bytes == 0 {
             return Ok(None);
         }
-        let file = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+        let files = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(files) => Some(files),
             _ => None,
         });
-        read_memory_file(file.ok_or(io::ErrorKind::InvalidData)?).map(Some)
+        let mut files = files.ok_or(io::ErrorKind::InvalidData)?;
+        let order = read_memory_file(files.next().ok_or(io::ErrorKind::InvalidData)?)?;
+        Ok(Some((order, files.next())))
     }
 }
 
@@ -137,6 +155,10 @@ mod tests {
         assert_eq!(channel.next_report().expect("open"), None);
         channel.order(&Order::Ping).expect("sent");
         assert!(matches!(link.next_order().expect("open"), Some(Order::Ping)));
+        let own = std::io::pipe().expect("a pipe");
+        channel.order_with(&Order::Ping, Some(own.0.as_fd())).expect("sent");
+        let (_, handed) = link.next_order_with().expect("open").expect("an order");
+        assert!(handed.is_some());
         for report in [Report::Ready, Report::Refused("a reason".to_owned())] {
             link.report(&report);
             assert_eq!(channel.next_report().expect("open"), Some(report));

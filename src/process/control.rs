@@ -33,6 +33,13 @@ pub enum Request {
     Status,
     /// All counters: [`ServerStats`](super::status::ServerStats).
     Serverstats,
+    /// The clock as clients are told of it:
+    /// [`TrackingStatus`](super::clock_status::TrackingStatus).
+    Tracking,
+    /// Who is asked for the time: [`SourcesStatus`](super::clock_status::SourcesStatus).
+    Sources,
+    /// The followed daemon's NTP reply: [`NtpDataStatus`](super::clock_status::NtpDataStatus).
+    NtpData,
     /// As SIGHUP: [`Reloaded`](super::status::Reloaded).
     Reload,
     /// Make the next master key current: [`Rotated`](super::status::Rotated).
@@ -40,12 +47,23 @@ pub enum Request {
 }
 
 impl Request {
-    const ALL: [Self; 4] = [Self::Status, Self::Serverstats, Self::Reload, Self::RotateKeys];
+    const ALL: [Self; 7] = [
+        Self::Status,
+        Self::Serverstats,
+        Self::Tracking,
+        Self::Sources,
+        Self::NtpData,
+        Self::Reload,
+        Self::RotateKeys,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Status => "status",
             Self::Serverstats => "serverstats",
+            Self::Tracking => "tracking",
+            Self::Sources => "sources",
+            Self::NtpData => "ntpdata",
             Self::Reload => "reload",
             Self::RotateKeys => "rotate-keys",
         }
@@ -79,7 +97,8 @@ enum RequestError {
     )]
     Version(String),
     #[error(
-        "unknown request \"{0}\"; this server knows status, serverstats, reload and rotate-keys"
+        "unknown request \"{0}\"; this server knows status, serverstats, tracking, sources, \
+         ntpdata, reload and rotate-keys"
     )]
     Unknown(String),
 }

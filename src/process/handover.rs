@@ -34,6 +34,8 @@ pub enum Purpose {
     NtpSocket,
     /// A TCP listener of key establishment.
     KeListener,
+    /// A socket to chronyd's Unix socket, of the clock role.
+    ChronydSocket,
     /// The key page or a page of counters, in the order of [`Pages`](super::pages::Pages).
     Page,
 }
@@ -45,6 +47,7 @@ impl Purpose {
             Self::Channel => "channel",
             Self::NtpSocket => "UDP sockets",
             Self::KeListener => "TCP listeners",
+            Self::ChronydSocket => "a socket to chronyd",
             Self::Page => "pages",
         }
     }

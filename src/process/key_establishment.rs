@@ -91,6 +91,7 @@ fn serve(
         for order in orders.try_iter() {
             match order {
                 Order::Ping => link.report(&Report::Pong),
+                Order::AskChronyd(_) => {}
                 Order::Adopt(terms) => match adopt(&terms, &mut server, store) {
                     Ok(()) => link.report(&Report::Adopted),
                     Err(error) => link.report(&Report::Refused(error.to_string())),

@@ -2,9 +2,10 @@
 //!
 //! - [`supervisor`] holds configuration, sockets before they are handed over, and master keys,
 //!   which [`key_keeper`] keeps; never bytes from the network.
-//! - [`responder`] holds UDP sockets, master keys and the clock (read only); never TLS or files.
+//! - [`responder`] holds UDP sockets, master keys and the clock's page; never TLS or files.
 //! - [`key_establishment`] holds TLS listeners, the certificate's key and master keys; never UDP
 //!   sockets or the clock.
+//! - [`clock`] asks the source of the time and writes the clock's page; never keys or files.
 //!
 //! A role is the same program started anew with `role NAME`: it shares no memory with its parent,
 //! and what it may have is what it is handed ([`handover`]), [`pages`] among it. The rest it gives
@@ -12,6 +13,9 @@
 
 pub mod certificates;
 pub mod channel;
+pub mod chronyd_socket;
+pub mod clock;
+pub mod clock_status;
 pub mod control;
 pub mod handover;
 pub mod key_establishment;
@@ -49,6 +53,7 @@ pub fn run_role(role: Role) -> ExitCode {
     let result = confinement.enter(role).map_err(RoleError::from).and_then(|filter| match role {
         Role::Responder => responder::run(start, descriptors, &link, filter),
         Role::KeyEstablishment => key_establishment::run(start, descriptors, &link, filter),
+        Role::Clock => clock::run(start, descriptors, &link, filter),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -90,6 +90,7 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         udp,
         workers,
         port,
+        interleaved_entries,
         clock,
         ke,
         rotation,
@@ -112,8 +113,12 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("ntp.workers", workers.count != new.workers.count),
         ("ntp.cpus", workers.cpus != new.workers.cpus),
         ("ntp.port", *port != new.port),
+        ("interleaved.entries", *interleaved_entries != new.interleaved_entries),
         ("clock.source", clock.source != new.clock.source),
         ("clock.stratum", clock.stratum != new.clock.stratum),
+        ("clock.holdover", clock.holdover != new.clock.holdover),
+        ("clock.chronyd", clock.chronyd != new.clock.chronyd),
+        ("clock.follow", clock.follow != new.clock.follow),
         ("control.socket", *socket != new.control.socket),
         ("control.mode", *mode != new.control.mode),
         ("keys.rotate", !is_same_maker(*rotation, new.rotation)),
@@ -158,7 +163,9 @@ mod tests {
                 "state_directory = \"/x\"\n[ntp]\nlisten = [\"::1\"]\nbind_device = \"lo\"\n\
               dscp = 46\nreceive_buffer_bytes = 65536\nsend_buffer_bytes = 65536\n\
               workers = 3\ncpus = \"0\"\n\
-              port = \"uring\"\n[clock]\nsource = \"local\"\nstratum = 4\n\
+              port = \"uring\"\n[interleaved]\nentries = 0\n\
+              [clock]\nsource = \"local\"\nstratum = 4\nholdover = 60\n\
+              chronyd = \"[::1]:323\"\nfollow = \"127.0.0.1:1123\"\n\
               [keys]\nrotate = \"external\"\n\
               [control]\nsocket = \"/x/y\"\nmode = \"0660\"\n",
                 vec![
@@ -171,8 +178,12 @@ mod tests {
                     "ntp.workers",
                     "ntp.cpus",
                     "ntp.port",
+                    "interleaved.entries",
                     "clock.source",
                     "clock.stratum",
+                    "clock.holdover",
+                    "clock.chronyd",
+                    "clock.follow",
                     "control.socket",
                     "control.mode",
                     "keys.rotate",

@@ -19,8 +19,7 @@ use super::sandbox::Filter;
 use super::signals::stop_on_signals;
 use super::start::{Order, Report, ResponderStart, RoleError};
 use crate::aead::{Aead, NonceGenerator, self_test};
-use crate::clock::source::HostClock;
-use crate::config::checked::ClockSettings;
+use crate::clock::host::HostClock;
 use crate::engine::Engine;
 use crate::limits::WORKER_HANGS_AFTER;
 use crate::net::PortChoice;
@@ -32,8 +31,8 @@ use crate::page::key::SharedRing;
 /// Serves until SIGTERM. In this order:
 ///
 /// 1. signals are caught,
-/// 2. each worker starts on its processor, reads the keys, lets the cryptography prove itself and
-///    looks at the clock,
+/// 2. each worker starts on its processor, reads the keys and the clock's page, and lets the
+///    cryptography prove itself,
 /// 3. when all of them are ready the filter of system calls holds,
 /// 4. the supervisor is told, and the loops run; this thread answers the supervisor.
 pub fn run(
@@ -63,9 +62,10 @@ pub fn run(
             cpu,
             port: start.port,
             busy_poll: start.busy_poll,
+            interleaved_entries: start.interleaved_entries,
             sockets: sockets.by_ref().take(sockets_per_worker).collect(),
             wake,
-            clock: start.clock,
+            clock: pages.clock()?,
             keys: pages.ring()?,
             stats,
             stop: Arc::clone(&stop),
@@ -103,7 +103,7 @@ fn obey(link: &Link, wake: &OwnedFd, stop: &AtomicBool, pulses: &[Arc<Pulse>]) {
                 link.report(&Report::Pong);
             }
             // A worker hangs: no answer says so.
-            Ok(Some(Order::Ping | Order::Adopt(_))) => {}
+            Ok(Some(Order::Ping | Order::Adopt(_) | Order::AskChronyd(_))) => {}
             Ok(None) | Err(_) => {
                 let _ = kill_process(getpid(), Signal::TERM);
                 return;
@@ -128,9 +128,10 @@ struct Duty {
     cpu: usize,
     port: PortChoice,
     busy_poll: Duration,
+    interleaved_entries: usize,
     sockets: Vec<UdpSocket>,
     wake: OwnedFd,
-    clock: ClockSettings,
+    clock: HostClock,
     keys: SharedRing,
     /// The worker's page of counters.
     stats: OwnedFd,
@@ -177,7 +178,7 @@ impl Drop for AbortOnPanic {
 /// Prepares a worker, says that it is ready, and runs its loop.
 fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleError> {
     let Duty { sockets, wake, stop, port, busy_poll, clock, keys, stats, pulse, go, .. } = duty;
-    let mut worker = prepare(clock, keys, &stats)?;
+    let mut worker = prepare(clock, duty.interleaved_entries, keys, &stats)?;
     // The one place where ports differ: the loop is made for each.
     match port {
         PortChoice::Auto | PortChoice::Mmsg => {
@@ -198,15 +199,24 @@ fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleEr
     Ok(())
 }
 
-fn prepare(clock: ClockSettings, keys: SharedRing, stats: &OwnedFd) -> Result<Worker, RoleError> {
+fn prepare(
+    clock: HostClock,
+    interleaved_entries: usize,
+    keys: SharedRing,
+    stats: &OwnedFd,
+) -> Result<Worker, RoleError> {
     let stats = attach_stats(stats)?;
     let mut aead = Aead::detect();
     self_test(&mut aead).map_err(|error| RoleError::new("refusing to start", error))?;
-    let nonces = NonceGenerator::new()
+    let mut nonces = NonceGenerator::new()
         .map_err(|error| RoleError::new("the kernel gives no random numbers", error))?;
-    let clock = HostClock::new(clock.source, clock.stratum)
-        .map_err(|error| RoleError::new("cannot read the clock (adjtimex)", error))?;
-    Ok(Worker::new(Engine::new(aead), clock, keys, nonces, stats))
+    let secret = [0; 2].map(|_| {
+        let mut word = [0; 8];
+        nonces.fill(&mut word);
+        u64::from_ne_bytes(word)
+    });
+    let engine = Engine::new(aead).with_interleaved(interleaved_entries, secret);
+    Ok(Worker::new(engine, clock, keys, nonces, stats))
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ pub enum Role {
     Responder,
     /// NTS key establishment.
     KeyEstablishment,
+    /// Asks the source of the time.
+    Clock,
 }
 
 impl Role {
@@ -15,6 +17,7 @@ impl Role {
         match self {
             Self::Responder => "responder",
             Self::KeyEstablishment => "key-establishment",
+            Self::Clock => "clock",
         }
     }
 
@@ -23,6 +26,7 @@ impl Role {
         match self {
             Self::Responder => "responder",
             Self::KeyEstablishment => "key establishment",
+            Self::Clock => "clock",
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::certificates::PairText;
-use crate::config::checked::ClockSettings;
+use crate::config::clock::ClockSettings;
 use crate::ke::admission::PrefixLimits;
 use crate::net::PortChoice;
 
@@ -19,8 +19,17 @@ pub struct ResponderStart {
     pub port: PortChoice,
     /// How long a worker polls before it sleeps.
     pub busy_poll: Duration,
+    /// Pairs of timestamps that each worker keeps for interleaved mode.
+    pub interleaved_entries: usize,
+}
+
+/// What the clock role needs.
+#[derive(Serialize, Deserialize)]
+pub struct ClockStart {
     /// Where the time comes from.
-    pub clock: ClockSettings,
+    pub settings: ClockSettings,
+    /// Why no socket to chronyd's Unix socket comes along, if one should.
+    pub why_no_chronyd: Option<String>,
 }
 
 /// What one process of key establishment needs beside its listeners.
@@ -58,6 +67,8 @@ pub enum Order {
     Ping,
     /// Go on with these terms.
     Adopt(Box<KeyEstablishmentTerms>),
+    /// Ask chronyd over the socket that comes along; none comes for this reason.
+    AskChronyd(Option<String>),
 }
 
 /// What a role tells the supervisor.
@@ -69,6 +80,8 @@ pub enum Report {
     Failed(String),
     /// It works.
     Pong,
+    /// chronyd cannot be reached over the socket to it: a new one is wanted.
+    ChronydLost,
     /// The terms of the last order hold.
     Adopted,
     /// The terms of the last order do not hold, and why; those before them do.

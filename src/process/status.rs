@@ -8,13 +8,11 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::certificates::Certificates;
+use super::clock_status::ClockStatus;
 use super::key_keeper::KeyKeeper;
 use super::pages::Pages;
 use crate::certificate::describe::{Description, describe, warnings};
-use crate::clock::source::Source;
-use crate::config::checked::ClockSettings;
 use crate::page::stats::{CounterSet, StatsPage};
-use crate::sys::adjtimex;
 
 /// The whole server.
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,31 +58,6 @@ pub struct ProcessStatus {
     pub age_seconds: u64,
     /// How often it was started again.
     pub restarts: u64,
-}
-
-/// Where the time comes from, and what the kernel says of it now.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct ClockStatus {
-    /// `clock.source`.
-    pub source: Source,
-    /// `clock.stratum`; in `kernel` mode told while the kernel calls its clock synchronised.
-    pub stratum: u8,
-    /// A time daemon keeps the kernel's clock; none where the kernel does not say.
-    pub kernel_is_synchronised: Option<bool>,
-    /// The kernel's error bound.
-    pub kernel_error_bound_seconds: Option<f64>,
-}
-
-impl ClockStatus {
-    pub(super) fn new(settings: ClockSettings) -> Self {
-        let kernel = adjtimex::read().ok();
-        Self {
-            source: settings.source,
-            stratum: settings.stratum,
-            kernel_is_synchronised: kernel.map(|kernel| kernel.synchronised),
-            kernel_error_bound_seconds: kernel.map(|kernel| kernel.error_bound.as_secs_f64()),
-        }
-    }
 }
 
 /// The master keys, without the keys.
@@ -144,7 +117,7 @@ impl CertificateStatus {
     }
 }
 
-/// Totals since the supervisor started. The first three have the names and the meaning of chrony's
+/// Totals since the supervisor started. The first four have the names and the meaning of chrony's
 /// `serverstats` (chronyc(1)).
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ServerStats {
@@ -154,6 +127,8 @@ pub struct ServerStats {
     pub nts_ke_connections_accepted: u64,
     /// Requests that were authenticated.
     pub authenticated_ntp_packets: u64,
+    /// Requests that were answered in interleaved mode.
+    pub interleaved_ntp_packets: u64,
     /// What became of the datagrams, of all workers.
     pub responder: BTreeMap<String, u64>,
     /// What became of the connections, of all processes.
@@ -171,6 +146,7 @@ impl ServerStats {
             ntp_packets_received: of(&responder, &["answered_plain", "answered_nts", "nts_nak"]),
             nts_ke_connections_accepted: of(&key_establishment, &["accepted"]),
             authenticated_ntp_packets: of(&responder, &["answered_nts"]),
+            interleaved_ntp_packets: of(&responder, &["answered_interleaved"]),
             responder,
             key_establishment,
         }

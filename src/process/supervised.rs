@@ -1,6 +1,7 @@
 //! One process of a role: started, heard, and started again with back-off. Nothing here waits.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -47,6 +48,8 @@ pub(super) enum Event {
     Ready,
     /// It did not take new terms, and why.
     Refused(String),
+    /// It wants a new socket to chronyd.
+    ChronydLost,
     /// It ended, and why.
     Ended(String),
 }
@@ -172,6 +175,13 @@ impl Supervised {
         }
     }
 
+    /// Sends what no answer is waited for. A process that does not read it is dealt with by others.
+    pub(super) fn hand(&self, order: &Order, descriptor: Option<BorrowedFd<'_>>) {
+        if let Some(running) = &self.running {
+            let _ = running.channel.order_with(order, descriptor);
+        }
+    }
+
     /// Whether it has answered all terms that it was sent.
     pub(super) fn is_settled(&self) -> bool {
         self.running.as_ref().is_none_or(|running| running.unanswered == 0)
@@ -232,6 +242,7 @@ impl Running {
                 self.is_pinged = false;
                 None
             }
+            Report::ChronydLost => Some(Event::ChronydLost),
             Report::Adopted => {
                 self.unanswered = self.unanswered.saturating_sub(1);
                 None

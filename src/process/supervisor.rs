@@ -5,6 +5,7 @@
 //! that starts slowly or hangs keeps nobody from being supervised.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use time::OffsetDateTime;
 
 use super::certificates::{Certificates, Change};
 use super::channel::Channel;
+use super::chronyd_socket::ChronydSocket;
+use super::clock_status::{ClockStatus, NtpDataStatus, SourcesStatus, TrackingStatus};
 use super::control::{ClientId, Control, Request};
 use super::handover::{self, Purpose};
 use super::pages::Pages;
@@ -24,11 +27,9 @@ use super::service_manager::ServiceManager;
 use super::signals::Signals;
 use super::sockets::Sockets;
 use super::start::{
-    KeyEstablishmentStart, KeyEstablishmentTerms, Order, ResponderStart, RoleError,
+    ClockStart, KeyEstablishmentStart, KeyEstablishmentTerms, Order, ResponderStart, RoleError,
 };
-use super::status::{
-    CertificateStatus, ClockStatus, KeysStatus, Reloaded, Rotated, ServerStats, Status,
-};
+use super::status::{CertificateStatus, KeysStatus, Reloaded, Rotated, ServerStats, Status};
 use super::supervised::{Event, Supervised};
 use crate::config::checked::{KeSettings, Settings, ntp_port};
 use crate::config::file;
@@ -63,6 +64,8 @@ pub struct Server {
     pub pages: Pages,
     /// Where commands come from.
     pub control: Control,
+    /// The way to the Unix socket of a followed chronyd.
+    pub chronyd: Option<ChronydSocket>,
     /// How the roles are confined.
     pub confinement: Confinement,
     /// What the responder is told.
@@ -84,7 +87,7 @@ impl Server {
     fn roles(&self) -> impl Iterator<Item = (Role, usize)> {
         let processes = if self.certificates.is_some() { self.ke_processes } else { 0 };
         let ke = (0..processes).map(|index| (Role::KeyEstablishment, index));
-        [(Role::Responder, 0)].into_iter().chain(ke)
+        [(Role::Clock, 0), (Role::Responder, 0)].into_iter().chain(ke)
     }
 
     fn spawn(&self, role: Role, index: usize) -> io::Result<(Child, Channel)> {
@@ -106,6 +109,14 @@ impl Server {
                 let listeners = with(Purpose::KeListener, self.sockets.ke_clones()?);
                 let pages = with(Purpose::Page, self.pages.of_key_establishment(index)?);
                 handover::spawn(role, self.confinement, &start, pages.chain(listeners).collect())
+            }
+            Role::Clock => {
+                let chronyd = self.chronyd.as_ref().map(ChronydSocket::open).transpose();
+                let (socket, why_no_chronyd) = split(chronyd);
+                let start = ClockStart { settings: self.settings.clock.clone(), why_no_chronyd };
+                let pages = with(Purpose::Page, self.pages.of_clock()?);
+                let socket = with(Purpose::ChronydSocket, socket.into_iter().collect());
+                handover::spawn(role, self.confinement, &start, pages.chain(socket).collect())
             }
         }
     }
@@ -300,6 +311,7 @@ impl Supervisor {
         let name = role.name();
         match event {
             Event::Ready => {}
+            Event::ChronydLost => return self.reach_chronyd(),
             Event::Refused(reason) => {
                 self.counters.certificates_refused += 1;
                 eprintln!("timeball: {name} goes on as before: {reason}");
@@ -310,6 +322,15 @@ impl Supervisor {
             }
         }
         self.manager.status(&self.status());
+    }
+
+    /// Opens a new socket to chronyd for the clock role.
+    fn reach_chronyd(&self) {
+        let Some(chronyd) = &self.server.chronyd else { return };
+        let (socket, why) = split(chronyd.open().map(Some));
+        let order = Order::AskChronyd(why);
+        let clock = self.processes.iter().filter(|process| process.role == Role::Clock);
+        clock.for_each(|process| process.hand(&order, socket.as_ref().map(AsFd::as_fd)));
     }
 
     /// Rotates or reads the master keys if it is time.
@@ -403,6 +424,7 @@ impl Supervisor {
             let answer = match request {
                 Request::Status => to_json(&self.full_status(now)),
                 Request::Serverstats => to_json(&ServerStats::new(&self.server.pages)),
+                Request::Tracking | Request::Sources | Request::NtpData => self.clock(request),
                 Request::RotateKeys => self.rotate_keys(),
                 Request::Reload => {
                     let answer = self.reload();
@@ -411,6 +433,18 @@ impl Supervisor {
                 }
             };
             self.server.control.answer(client, &answer, now);
+        }
+    }
+
+    fn clock(&self, request: Request) -> Answer {
+        let Server { settings, pages, .. } = &self.server;
+        match request {
+            Request::Sources => {
+                let silent = "the clock role has not said anything yet; ask again in a second";
+                to_json(&SourcesStatus::new(pages).ok_or(silent)?)
+            }
+            Request::NtpData => to_json(&NtpDataStatus::new(pages)),
+            _ => to_json(&TrackingStatus::new(&settings.clock, pages)),
         }
     }
 
@@ -438,7 +472,7 @@ impl Supervisor {
             ntp_listen: settings.ntp_listen.clone(),
             worker_cpus: responder.cpus.clone(),
             ke_listen: settings.ke.as_ref().map(|ke| ke.listen.clone()).unwrap_or_default(),
-            clock: ClockStatus::new(settings.clock),
+            clock: ClockStatus::new(&settings.clock, pages),
             keys: KeysStatus::new(&pages.keys, since_boot()),
             certificates: certificates
                 .as_ref()
@@ -487,10 +521,18 @@ impl Supervisor {
     }
 }
 
+/// A descriptor, or why there is none.
+fn split(opened: Result<Option<OwnedFd>, String>) -> (Option<OwnedFd>, Option<String>) {
+    match opened {
+        Ok(descriptor) => (descriptor, None),
+        Err(why) => (None, Some(why)),
+    }
+}
+
 fn to_json(answer: &impl serde::Serialize) -> Answer {
     serde_json::to_value(answer).map_err(|error| error.to_string())
 }
 
-fn timespec(duration: Duration) -> Timespec {
+pub(super) fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: duration.subsec_nanos().into() }
 }

@@ -135,6 +135,58 @@ pub fn write_segment(control: &mut ControlBuffer, at: usize, segment_bytes: u16)
     write_message(control, at, libc::SOL_UDP, libc::UDP_SEGMENT, &data)
 }
 
+/// Writes behind the first `at` bytes the control message that makes the kernel stamp the datagram
+/// when its device driver takes it (`SO_TIMESTAMPING`, the kernel's `timestamping.rst`); returns
+/// where it ends.
+pub fn write_stamp_request(control: &mut ControlBuffer, at: usize) -> usize {
+    let data = libc::SOF_TIMESTAMPING_TX_SOFTWARE.to_ne_bytes();
+    write_message(control, at, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &data)
+}
+
+/// A transmit timestamp, as the error queue tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// Which of the datagrams that were to be stamped: the kernel counts them for each socket,
+    /// modulo 2³² (`SOF_TIMESTAMPING_OPT_ID`).
+    pub number: u32,
+    /// When the device driver took it.
+    pub at: NtpTimestamp,
+}
+
+/// Reads the control messages of a message of the error queue; `None` if it is no transmit
+/// timestamp but an error.
+pub fn read_departure(control: &[u8]) -> Option<Departure> {
+    let (mut at, mut number) = (None, None);
+    let mut rest = control;
+    while let Some((message, after)) = next_message(rest) {
+        rest = after;
+        match (message.level, message.kind) {
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => at = timespec(message.data),
+            (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
+                number = stamped_number(message.data);
+            }
+            _ => {}
+        }
+    }
+    Some(Departure { number: number?, at: at? })
+}
+
+/// `struct sock_extended_err`: error number, origin, type, code, padding, information, data. A
+/// transmit timestamp of the device driver has the information 0 (`SCM_TSTAMP_SND`) and the number
+/// as its data.
+fn stamped_number(data: &[u8]) -> Option<u32> {
+    let (error, rest) = data.split_first_chunk()?;
+    let (&[origin, _, _, _], rest) = rest.split_first_chunk::<4>()?;
+    let (information, rest) = rest.split_first_chunk()?;
+    let is_stamp = u32::from_ne_bytes(*error) == libc::ENOMSG as u32
+        && origin == libc::SO_EE_ORIGIN_TIMESTAMPING
+        && u32::from_ne_bytes(*information) == SCM_TSTAMP_SND;
+    is_stamp.then_some(u32::from_ne_bytes(*rest.first_chunk()?))
+}
+
+/// `linux/errqueue.h`: the stamp was taken when the driver got the datagram.
+const SCM_TSTAMP_SND: u32 = 0;
+
 fn write_message(
     control: &mut ControlBuffer,
     at: usize,
@@ -159,6 +211,8 @@ const _: () = assert!(size_of::<libc::in_pktinfo>() == 12 && size_of::<libc::in6
 const _: () = assert!(size_of::<libc::timespec>() == 16);
 const _: () = assert!(CONTROL_BYTES >= space(16) + space(20) + space(4), "all that are asked for");
 const _: () = assert!(CONTROL_BYTES >= space(20) + space(2), "all that a client writes");
+const _: () = assert!(CONTROL_BYTES >= space(20) + space(4), "all that a server writes");
+const _: () = assert!(CONTROL_BYTES >= space(16) + space(16 + 28), "all that an error queue tells");
 
 /// `CMSG_SPACE`: what a message with so much data takes.
 const fn space(data_bytes: usize) -> usize {
@@ -208,10 +262,44 @@ mod tests {
         assert_eq!(read(&control.0[..length]).drops, Some(drops));
     }
 
+    /// A message of the error queue as the kernel writes it on IPv4.
+    fn error_message(error: i32, origin: u8, information: u32) -> (ControlBuffer, usize) {
+        let mut control = ControlBuffer::ZERO;
+        let stamp = [1_800_000_000_u64.to_ne_bytes(), 5_u64.to_ne_bytes()].concat();
+        let kind = libc::SCM_TIMESTAMPNS;
+        let at = write_message(&mut control, 0, libc::SOL_SOCKET, kind, &stamp);
+        let mut data = [0; 32];
+        data[..4].copy_from_slice(&error.to_ne_bytes());
+        data[4] = origin;
+        data[8..12].copy_from_slice(&information.to_ne_bytes());
+        data[12..16].copy_from_slice(&7_u32.to_ne_bytes());
+        let end = write_message(&mut control, at, libc::IPPROTO_IP, libc::IP_RECVERR, &data);
+        (control, end)
+    }
+
+    #[test]
+    fn a_transmit_timestamp_is_told_from_an_error() {
+        let stamping = libc::SO_EE_ORIGIN_TIMESTAMPING;
+        let read = |error, origin, information| {
+            let (control, end) = error_message(error, origin, information);
+            read_departure(&control.0[..end])
+        };
+        let at = NtpTimestamp::from_unix(1_800_000_000, 5);
+        let departure = Some(Departure { number: 7, at });
+        assert_eq!(read(libc::ENOMSG, stamping, SCM_TSTAMP_SND), departure);
+        assert_eq!(read(libc::ENOMSG, stamping, SCM_TSTAMP_SND + 1), None);
+        assert_eq!(read(libc::ENOMSG, libc::SO_EE_ORIGIN_LOCAL, 0), None);
+        assert_eq!(read(libc::ECONNREFUSED, libc::SO_EE_ORIGIN_ICMP, 0), None);
+        let (control, _) = error_message(libc::ENOMSG, stamping, SCM_TSTAMP_SND);
+        assert_eq!(read_departure(&control.0[..32]), None, "a time without a number");
+        assert_eq!(read_departure(&control.0[32..]), None, "a number without a time");
+    }
+
     proptest! {
         #[test]
         fn any_control_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             read(&bytes);
+            read_departure(&bytes);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use super::control::{self, ControlBuffer, Destination, Received};
+use super::control::{self, ControlBuffer, Departure, Destination, Received};
 use crate::limits::DATAGRAM_BYTES;
 
 /// Payload buffer of one datagram.
@@ -111,6 +111,16 @@ impl Envelope {
         received
     }
 
+    /// Makes the kernel stamp the departure of a reply, behind what [`Envelope::turn`] has written.
+    pub fn ask_for_stamp(&mut self) {
+        self.control_bytes = control::write_stamp_request(&mut self.control, self.control_bytes);
+    }
+
+    /// The transmit timestamp that a message of the error queue tells; `None` if it is an error.
+    pub fn departure(&self) -> Option<Departure> {
+        control::read_departure(&self.control.0[..self.control_bytes])
+    }
+
     /// Copies in a name and control messages that the kernel wrote elsewhere; what has no room is
     /// left out.
     pub(super) fn fill(&mut self, name: &[u8], control: &[u8]) {
@@ -157,6 +167,15 @@ mod tests {
             let peer: SocketAddr = peer.parse().expect("an address");
             assert_eq!(Envelope::addressed(Some(peer), None, None).peer(), peer);
         }
+    }
+
+    #[test]
+    fn a_stamp_is_asked_for_behind_the_source() {
+        let source = Destination::V6("fe80::1".parse().expect("an address"), 7);
+        let mut envelope = Envelope::addressed(None, Some(source), None);
+        envelope.ask_for_stamp();
+        assert_eq!(envelope.control_bytes, 40 + 24);
+        assert_eq!(envelope.turn().destination, Some(source));
     }
 
     #[test]

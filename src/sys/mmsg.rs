@@ -16,13 +16,30 @@ pub fn recv(
     payloads: &mut [Payload],
     envelopes: &mut [Envelope],
 ) -> io::Result<usize> {
-    let count = payloads.len().min(envelopes.len()).min(BATCH_DATAGRAMS);
+    receive(socket, payloads.iter_mut().map(|payload| &mut payload[..]), envelopes, 0)
+}
+
+/// Takes up to a batch of messages off the error queue, without the datagrams that they are about.
+/// Returns how many; an error only if there is none, `WouldBlock` if none is queued.
+pub fn recv_errors(socket: BorrowedFd<'_>, envelopes: &mut [Envelope]) -> io::Result<usize> {
+    // "MSG_ERRQUEUE: queued errors should be received from the socket error queue."
+    let no_payloads = std::iter::repeat_with(<&mut [u8]>::default);
+    receive(socket, no_payloads, envelopes, libc::MSG_ERRQUEUE)
+}
+
+/// One `recvmmsg` into as many envelopes as there are payloads for, a batch at most.
+fn receive<'p>(
+    socket: BorrowedFd<'_>,
+    payloads: impl Iterator<Item = &'p mut [u8]>,
+    envelopes: &mut [Envelope],
+    queue: i32,
+) -> io::Result<usize> {
     let mut vectors = [MaybeUninit::<libc::iovec>::uninit(); BATCH_DATAGRAMS];
     let mut headers = [MaybeUninit::<libc::mmsghdr>::uninit(); BATCH_DATAGRAMS];
-    for (index, (payload, envelope)) in
-        payloads[..count].iter_mut().zip(&mut *envelopes).enumerate()
-    {
-        let vector = vectors[index]
+    let mut count = 0;
+    let places = vectors.iter_mut().zip(&mut headers);
+    for ((payload, envelope), (vector, place)) in payloads.zip(&mut *envelopes).zip(places) {
+        let vector = vector
             .write(libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: payload.len() });
         let msg_hdr = header(
             &mut envelope.name,
@@ -31,11 +48,12 @@ pub fn recv(
             &mut envelope.control,
             size_of::<ControlBuffer>(),
         );
-        headers[index].write(libc::mmsghdr { msg_hdr, msg_len: 0 });
+        place.write(libc::mmsghdr { msg_hdr, msg_len: 0 });
+        count += 1;
     }
     // SAFETY: the first `count` headers are initialised; the names, vectors, payloads and control
     // buffers they point to are exclusively borrowed or local, and live until after the call with
-    // the lengths given.
+    // the lengths given (the payloads for 'p).
     let received = unsafe {
         libc::recvmmsg(
             // "sockfd"
@@ -45,7 +63,7 @@ pub fn recv(
             // "vlen: the size of this array"
             count as u32,
             // "MSG_DONTWAIT: enables nonblocking operation"
-            libc::MSG_DONTWAIT as _,
+            (libc::MSG_DONTWAIT | queue) as _,
             // "If timeout is NULL, then the call blocks indefinitely": it does not wait at all.
             std::ptr::null_mut(),
         )

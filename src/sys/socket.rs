@@ -76,6 +76,8 @@ pub fn open_udp(address: SocketAddr, shared: bool, options: &UdpOptions) -> io::
 fn prepare_udp(socket: &Socket, address: SocketAddr, options: &UdpOptions) -> io::Result<()> {
     setsockopt(socket, sockopt::ReceiveTimestampns, &true)?;
     setsockopt(socket, sockopt::RxqOvfl, &1)?;
+    // Where the kernel cannot, transmit timestamps are predicted.
+    let _ = number_stamped_replies(socket);
     let is_wildcard = address.ip().is_unspecified();
     let traffic_class = i32::from(options.dscp) << 2;
     if address.is_ipv6() {
@@ -95,6 +97,15 @@ fn prepare_udp(socket: &Socket, address: SocketAddr, options: &UdpOptions) -> io
         socket.bind_device(Some(name.as_bytes()))?;
     }
     Ok(())
+}
+
+/// Lets the kernel number the datagrams that ask for a transmit timestamp
+/// (`SOF_TIMESTAMPING_OPT_ID`), and tell the timestamp without the datagram
+/// (`SOF_TIMESTAMPING_OPT_TSONLY`). It stamps those that ask and no others, and tells by
+/// `SO_TIMESTAMPNS`, which is on anyway: no arrival has two stamps.
+fn number_stamped_replies(socket: &Socket) -> io::Result<()> {
+    let flags = libc::SOF_TIMESTAMPING_OPT_ID | libc::SOF_TIMESTAMPING_OPT_TSONLY;
+    option::set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &flags)
 }
 
 /// Makes each receive call that finds nothing look into the queue of the interface that the socket

@@ -180,6 +180,11 @@ impl Ring {
         })
     }
 
+    /// The envelope of a taken datagram, with its socket's place.
+    pub fn envelope(&mut self, place: usize) -> (usize, &mut Envelope) {
+        (self.taken[place].socket as usize, &mut self.envelopes[place])
+    }
+
     /// Queues the first `reply_bytes` of a taken datagram as its reply. At most once for each.
     pub fn queue_reply(&mut self, place: usize, reply_bytes: usize) {
         let taken = &self.taken[place];

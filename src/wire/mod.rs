@@ -3,6 +3,7 @@
 //! The NTP part ([`timestamp`], [`ntp`], [`extension`], [`nts`]) allocates nothing and works on
 //! the datagram where it lies: parsing records [`Span`]s, emitting writes into the caller's bytes.
 
+pub mod candm;
 pub mod extension;
 pub mod ntp;
 pub mod nts;

@@ -34,7 +34,8 @@ pub enum Leap {
 }
 
 impl Leap {
-    fn from_bits(bits: u8) -> Self {
+    /// From the two low bits.
+    pub(crate) fn from_bits(bits: u8) -> Self {
         match bits & 3 {
             0 => Self::None,
             1 => Self::Insert,

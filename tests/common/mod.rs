@@ -1,6 +1,7 @@
 //! What several test programs share: an engine on a simulated clock, and clients for it.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
+pub mod interleaved;
 pub mod namespace;
 pub mod rig;
 pub mod server;
@@ -14,11 +15,14 @@ use timeball::cookie::format::{self, ClientKeys, cookie_bytes};
 use timeball::cookie::ring::KeyRing;
 use timeball::engine::Engine;
 use timeball::engine::batch::{Datagram, Verdict};
-use timeball::limits::DATAGRAM_BYTES;
+use timeball::limits::{DATAGRAM_BYTES, INTERLEAVED_ENTRIES_DEFAULT};
 use timeball::wire::ntp::{Header, Leap, Mode, ReferenceId};
 use timeball::wire::timestamp::{NtpShort, NtpTimestamp};
 
-/// When requests arrive.
+/// Multipliers as random as a server's: small ones would put all addresses into one place.
+const INTERLEAVED_SECRET: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f];
+
+/// When requests arrive unless told.
 pub const NOW: NtpTimestamp = NtpTimestamp::from_unix(1_800_000_000, 250_000_000);
 
 /// A client's address.
@@ -33,28 +37,41 @@ pub struct Bench {
     pub clock: SimulatedClock,
     pub nonces: NonceGenerator,
     pub source: SocketAddr,
+    /// When requests arrive.
+    pub arrival: NtpTimestamp,
 }
 
 impl Bench {
     pub fn new() -> Self {
         let mut nonces = NonceGenerator::from_seed(&[7; 32]);
         Self {
-            engine: Engine::new(Aead::detect()),
+            engine: Engine::new(Aead::detect())
+                .with_interleaved(INTERLEAVED_ENTRIES_DEFAULT, INTERLEAVED_SECRET),
             keys: KeyRing::generate(Algorithm::AesSivCmac256, |bytes| nonces.fill(bytes)),
             clock: SimulatedClock::synchronised(NOW),
             nonces,
             source: source(40_000),
+            arrival: NOW,
         }
     }
 
     /// A client that key establishment gave this many cookies.
     pub fn client(&mut self, algorithm: Algorithm, cookies: usize) -> Association {
+        self.keyed_client(algorithm, cookies).0
+    }
+
+    /// The same, with its keys.
+    pub fn keyed_client(
+        &mut self,
+        algorithm: Algorithm,
+        cookies: usize,
+    ) -> (Association, ClientKeys) {
         let mut key = [0; 128];
         self.nonces.fill(&mut key);
         let (c2s, s2c) = key[..2 * algorithm.key_bytes()].split_at(algorithm.key_bytes());
-        let keys = ClientKeys::new(algorithm, c2s, s2c).expect("lengths fit");
-        let cookies: Vec<Vec<u8>> = (0..cookies).map(|_| self.cookie(&keys)).collect();
-        Association::new(keys, cookies.iter().map(Vec::as_slice))
+        let keys = || ClientKeys::new(algorithm, c2s, s2c).expect("lengths fit");
+        let cookies: Vec<Vec<u8>> = (0..cookies).map(|_| self.cookie(&keys())).collect();
+        (Association::new(keys(), cookies.iter().map(Vec::as_slice)), keys())
     }
 
     fn cookie(&mut self, keys: &ClientKeys) -> Vec<u8> {
@@ -71,7 +88,12 @@ impl Bench {
     pub fn answer(&mut self, requests: &mut [Vec<u8>]) -> Vec<Verdict> {
         let mut batch: Vec<Datagram<'_>> = requests
             .iter_mut()
-            .map(|bytes| Datagram { bytes, arrival: NOW, source: self.source, truncated: false })
+            .map(|bytes| Datagram {
+                bytes,
+                arrival: self.arrival,
+                source: self.source,
+                truncated: false,
+            })
             .collect();
         self.engine.answer(&mut batch, &self.keys, &self.clock, &mut self.nonces).to_vec()
     }

@@ -61,13 +61,22 @@ impl Rig {
         let verdicts = engine.answer(&mut batch, keys, clock, nonces);
         drop(batch);
         self.port.send(&verdicts);
+        self.collect();
         verdicts.iter().map(|verdict| verdict.outcome).collect()
+    }
+
+    /// Tells the engine of the departures that the port knows by now.
+    fn collect(&mut self) {
+        for departed in self.port.departed() {
+            self.bench.engine.departed(departed.ticket, departed.at);
+        }
     }
 
     /// Counters, after a look at what became of the last replies.
     pub fn counters(&mut self) -> PortCounters {
         self.waker.write_all(&[1]).expect("the port holds the pipe");
         assert_eq!(self.port.recv(), 0);
+        self.collect();
         self.port.counters()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -97,6 +99,21 @@ impl Server {
         end(&mut self.child);
         let (child, banner) = spawn(command, self.directory.path(), &self.log);
         (self.child, self.banner) = (child, banner);
+    }
+
+    /// The same as another user, who gets the directory.
+    pub fn restart_as(&mut self, user: u32) {
+        let directory = self.directory.path();
+        // Where it was built a stranger may not look.
+        let own = directory.join("timeball");
+        std::fs::copy(program().get_program(), &own).expect("copied");
+        for entry in std::fs::read_dir(directory).expect("a directory") {
+            chown(entry.expect("an entry").path(), Some(user), Some(user)).expect("root");
+        }
+        chown(directory, Some(user), Some(user)).expect("root");
+        let mut command = Command::new(own);
+        command.uid(user).gid(user);
+        self.restart_by(command);
     }
 
     /// Waits for the supervisor to end, as it was asked to or not.

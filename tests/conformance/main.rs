@@ -7,6 +7,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod interleaved;
 mod ke;
 mod ntp;
 mod rotation;
@@ -23,6 +24,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use timeball::aead::Algorithm;
 
 /// A test of one line.
+#[derive(Clone, Copy)]
 pub struct Case {
     name: &'static str,
     run: fn(&Server),
@@ -119,7 +121,7 @@ fn main() -> ExitCode {
     let lines = lines();
     let results = Results::default();
     let cases: Vec<Case> =
-        ke::cases().into_iter().chain(ntp::cases()).chain(rotation::cases()).collect();
+        [ke::cases(), ntp::cases(), interleaved::cases(), rotation::cases()].concat();
     for line in &lines {
         let tested = cases.iter().any(|case| number(case.name) == line.number);
         assert_eq!(tested, line.status == Status::Here, "line {}: status and tests", line.number);

@@ -73,7 +73,6 @@ pub fn cases() -> Vec<Case> {
         case!(c105_plain_reply_is_48_bytes),
         case!(c108_one_reply_per_request),
         case!(c109_mac_is_dropped),
-        case!(c111_transmit_differs_from_receive),
         case!(c122_modes_6_and_7),
         case!(c123_reference_time_tells_little),
     ]
@@ -82,7 +81,7 @@ pub fn cases() -> Vec<Case> {
 /// The parts of a request, each of which a test may change.
 #[derive(Clone)]
 pub struct Parts {
-    header: Vec<u8>,
+    pub header: Vec<u8>,
     /// Fields in front of the authenticator: type and body.
     fields: Vec<(u16, Vec<u8>)>,
     nonce: Vec<u8>,
@@ -883,14 +882,6 @@ fn c109_mac_is_dropped(server: &Server) {
             request.extend(vec![1; mac_bytes]);
             assert_silence(server, &request);
         }
-    }
-}
-
-fn c111_transmit_differs_from_receive(server: &Server) {
-    for _ in 0..100 {
-        let header =
-            Header::parse(&answer(server, &plain_request(4, Mode::Client))).expect("a header");
-        assert_ne!(header.receive_timestamp, header.transmit_timestamp);
     }
 }
 

@@ -2,6 +2,7 @@
 //! faults` makes every fault happen to a running server and prints the table.
 #![allow(unreachable_pub, reason = "`pub` here means: for the other files of this program")]
 
+mod clock;
 #[path = "../common/mod.rs"]
 mod common;
 mod load;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use clock::{clock_hangs, clock_killed};
 use common::server::{Server, kill, program, udp_client, wait_until};
 use libtest_mimic::{Arguments, Failed, Trial};
 use load::{KE_CLIENTS, Load, NTS_CLIENTS, Seen, answers, send_burst};
@@ -29,6 +31,7 @@ use timeball::ke::exchange::Offer;
 
 const RESPONDER: &str = "responder";
 const KEY_ESTABLISHMENT: &str = "key-establishment";
+const CLOCK: &str = "clock";
 const PROCESSES: usize = 3;
 
 /// Reloads in a row. Each is waited for, so they follow each other at once.
@@ -44,7 +47,7 @@ struct Fault {
     happen: fn() -> Seen,
 }
 
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 17] = [
     Fault {
         name: "ke_process_killed",
         note: "kill -9 of one of three; its own handshakes end",
@@ -114,6 +117,16 @@ const FAULTS: [Fault; 15] = [
         name: "wrong_configuration_is_reloaded",
         note: "and one with changes that need a restart",
         happen: wrong_configuration_is_reloaded,
+    },
+    Fault {
+        name: "clock_killed",
+        note: "kill -9, 3 times; the last truth is served meanwhile",
+        happen: clock_killed,
+    },
+    Fault {
+        name: "clock_hangs",
+        note: "SIGSTOP; the last truth ages, then leap 3, until SIGCONT",
+        happen: clock_hangs,
     },
     Fault {
         name: "terminated_with_a_queue",
@@ -320,8 +333,8 @@ fn ke_process_hangs() -> Seen {
 fn supervisor_killed() -> Seen {
     let mut server = start();
     let load = Load::start(&server, &client(&server));
-    let roles = [server.role_pids(RESPONDER), server.role_pids(KEY_ESTABLISHMENT)].concat();
-    assert_eq!(roles.len(), 1 + PROCESSES);
+    let roles = [RESPONDER, CLOCK, KEY_ESTABLISHMENT].map(|role| server.role_pids(role)).concat();
+    assert_eq!(roles.len(), 2 + PROCESSES);
     server.signal(Signal::KILL);
     assert!(!server.wait().success());
     for role in roles {

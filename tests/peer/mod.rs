@@ -183,22 +183,58 @@ impl Chronyd {
             path.join("chronyd.pid").display(),
             lines.replace("DIR", &path.display().to_string()),
         );
-        let configuration = path.join("chrony.conf");
-        std::fs::write(&configuration, text).expect("written");
-        let mut command = without_clock(&unpacked("chrony/usr/sbin/chronyd"));
-        command.args(["-x", "-d", "-f"]).arg(configuration);
-        let mut peer = Peer::start(command, path.join("log"));
-        peer.wait("chronyd answers chronyc", || chronyc(&socket, &["activity"]));
-        peer.assert_it_cannot_set_the_clock();
+        std::fs::write(path.join("chrony.conf"), text).expect("written");
+        let peer = Self::spawn(path, &socket);
         Self { peer, socket, directory }
+    }
+
+    fn spawn(directory: &Path, socket: &Path) -> Peer {
+        let mut command = without_clock(&unpacked("chrony/usr/sbin/chronyd"));
+        command.args(["-x", "-d", "-f"]).arg(directory.join("chrony.conf"));
+        let mut peer = Peer::start(command, directory.join("log"));
+        peer.wait("chronyd answers chronyc", || chronyc(socket, &["activity"]));
+        peer.assert_it_cannot_set_the_clock();
+        peer
+    }
+
+    /// Ends it.
+    pub fn stop(&mut self) {
+        self.peer.stop();
+    }
+
+    /// Starts it again with the same files, once it has ended.
+    pub fn restart(&mut self) {
+        self.peer = Self::spawn(self.directory.path(), &self.socket);
+    }
+
+    /// Its Unix socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// A server of NTP on 127.0.0.1 with further lines of configuration; it takes commands on a
+    /// UDP port too.
+    pub fn server(ntp_port: u16, command_port: u16, lines: &str) -> Self {
+        Self::start(
+            &format!(
+                "port {ntp_port}\nbindaddress 127.0.0.1\nallow 127.0.0.1\n\
+                 cmdport {command_port}\nbindcmdaddress 127.0.0.1\n{lines}"
+            ),
+            &[],
+        )
     }
 
     /// A client that polls 16 times a second.
     pub fn client(ke_port: u16, certificate: &Path) -> Self {
+        Self::client_with(&format!("nts ntsport {ke_port}"), certificate)
+    }
+
+    /// The same with these options of its server.
+    pub fn client_with(options: &str, certificate: &Path) -> Self {
         let certificate = std::fs::read(certificate).expect("readable");
         Self::start(
             &format!(
-                "server 127.0.0.1 nts ntsport {ke_port} minpoll -4 maxpoll -4 iburst\n\
+                "server 127.0.0.1 {options} minpoll -4 maxpoll -4 iburst\n\
                  port 0\nnosystemcert\nntstrustedcerts DIR/cert.pem"
             ),
             &[("cert.pem", &certificate)],

@@ -1,5 +1,5 @@
-//! x86-64 with AES-NI and PCLMULQDQ: one block an instruction. Also the narrow path of the wider files, for one
-//! or two requests.
+//! x86-64 with AES-NI and PCLMULQDQ: one block an instruction. Also the narrow path of the wider
+//! files, for one or two requests.
 //!
 //! AVX is asked for as well: its three-operand forms save a move an instruction, and every CPU
 //! with AES-NI since 2011 has it.

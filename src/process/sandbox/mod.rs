@@ -106,12 +106,14 @@ impl Confinement {
     }
 
     /// Confines the supervisor, which has one thread and all it needs open: from now on it writes
-    /// files beneath `state_directory` only, and removes others beneath `removable`. Without
-    /// landlock that is a warning on standard error, or an error.
+    /// files beneath `state_directory` only, removes others beneath `removable`, and makes sockets
+    /// beneath `sockets`, if that is there. Without landlock that is a warning on standard error,
+    /// or an error.
     pub fn confine_supervisor(
         &self,
         state_directory: &Path,
         removable: &Path,
+        sockets: Option<&Path>,
     ) -> Result<(), SandboxError> {
         if !self.is_on() {
             if getuid().is_root() {
@@ -123,7 +125,8 @@ impl Confinement {
         let open = |path| {
             PathFd::new(path).map_err(|error| refused("a look at a path", io::Error::other(error)))
         };
-        let restricted = restrict_writing(open(state_directory)?, open(removable)?);
+        let sockets = sockets.and_then(|path| open(path).ok());
+        let restricted = restrict_writing(open(state_directory)?, open(removable)?, sockets);
         if !self.has_landlock(restricted)? {
             eprintln!(
                 "timeball: warning: this kernel has no landlock; files are kept from the roles by \
@@ -211,18 +214,23 @@ fn give_up_capabilities(
 }
 
 /// No file is written, made or removed from now on but beneath `state_directory`; beneath
-/// `removable` files can be removed. What can be read stays: a reload may name other files, and
-/// certificates are behind links that lead to new places.
+/// `removable` files can be removed, beneath `sockets` sockets can be made too. What can be read
+/// stays: a reload may name other files, and certificates are behind links that lead to new places.
 fn restrict_writing(
     state_directory: PathFd,
     removable: PathFd,
+    sockets: Option<PathFd>,
 ) -> Result<RestrictionStatus, RulesetError> {
+    let sockets = sockets.map(|path| {
+        Ok::<_, RulesetError>(PathBeneath::new(path, AccessFs::MakeSock | AccessFs::RemoveFile))
+    });
     let state = AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg | AccessFs::RemoveFile;
     Ruleset::default()
         .handle_access(AccessFs::from_write(LANDLOCK))?
         .create()?
         .add_rule(PathBeneath::new(state_directory, state))?
         .add_rule(PathBeneath::new(removable, AccessFs::RemoveFile))?
+        .add_rules(sockets)?
         .restrict_self()
 }
 

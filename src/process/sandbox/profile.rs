@@ -63,12 +63,23 @@ const KEY_ESTABLISHMENT: Profile = Profile {
     secrets: "master keys, certificate keys",
 };
 
+const CLOCK: Profile = Profile {
+    name: "clock",
+    user: "unprivileged",
+    capabilities: CapabilitySet::empty(),
+    descriptors: &[Purpose::Channel, Purpose::Page, Purpose::ChronydSocket],
+    system_calls: Some(system_calls::CLOCK),
+    files: "none",
+    secrets: "none",
+};
+
 impl Role {
     /// What its process may have.
     pub const fn profile(self) -> Profile {
         match self {
             Self::Responder => RESPONDER,
             Self::KeyEstablishment => KEY_ESTABLISHMENT,
+            Self::Clock => CLOCK,
         }
     }
 }

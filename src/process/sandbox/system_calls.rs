@@ -102,8 +102,13 @@ pub const RESPONDER: &[SystemCall] = &[
     allow!(SYS_recvmmsg, "requests, port mmsg"),
     allow!(SYS_sendmmsg, "replies, port mmsg"),
     allow!(SYS_io_uring_enter, "both, port uring; rings are restricted before"),
-    allow!(SYS_adjtimex, "the quality of the clock; setting it takes a capability"),
+];
+
+/// What the clock role needs beside [`COMMON`].
+pub const CLOCK: &[SystemCall] = &[
+    allow!(SYS_adjtimex, "the kernel's account of its clock; setting it takes a capability"),
     allow!(SYS_clock_adjtime, "the same: glibc's adjtimex"),
+    allow!(SYS_recvfrom, "what a followed daemon says"),
 ];
 
 /// What key establishment needs beside [`COMMON`].
@@ -153,7 +158,7 @@ mod tests {
 
     #[test]
     fn each_call_is_named_once_in_a_role() {
-        for own in [RESPONDER, KEY_ESTABLISHMENT] {
+        for own in [RESPONDER, KEY_ESTABLISHMENT, CLOCK] {
             let mut numbers: Vec<_> = COMMON.iter().chain(own).map(|call| call.number).collect();
             let all = numbers.len();
             numbers.sort_unstable();

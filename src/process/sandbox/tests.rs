@@ -17,7 +17,7 @@ use super::*;
 /// Set in the process that is confined: the role and the call, by their places in the tables.
 const VICTIM: &str = "TIMEBALL_TEST_SANDBOX";
 
-const ROLES: [Role; 2] = [Role::Responder, Role::KeyEstablishment];
+const ROLES: [Role; 3] = [Role::Responder, Role::KeyEstablishment, Role::Clock];
 
 /// What is open before the sandbox closes.
 struct Opened {
@@ -33,9 +33,9 @@ const CALLS: &[Call] = &[
     ("allocate", |_| drop(vec![1_u8; 8 << 20]), &ROLES),
     ("say something", |_| eprintln!("at {:?}", Instant::now()), &ROLES),
     ("look for itself", |_| _ = test_kill_process(getpid()), &ROLES),
-    ("read the clock", |_| drop(crate::sys::adjtimex::read()), &[Role::Responder]),
+    ("read the clock", |_| drop(crate::sys::adjtimex::read()), &[Role::Clock]),
     ("accept a connection", |open| drop(open.tcp.accept()), &[Role::KeyEstablishment]),
-    ("receive", |open| drop(open.udp.recv(&mut [0])), &[Role::KeyEstablishment]),
+    ("receive", |open| drop(open.udp.recv(&mut [0])), &[Role::KeyEstablishment, Role::Clock]),
     ("open a file", |_| drop(File::open("/etc/passwd")), &[]),
     ("list a directory", |_| drop(std::fs::read_dir("/")), &[]),
     ("open a socket", |_| drop(UdpSocket::bind("127.0.0.1:0")), &[]),

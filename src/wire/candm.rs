@@ -1,0 +1,341 @@
+//! chrony's command and monitoring protocol, version 6: the tracking report, read only.
+//!
+//! A request is as long as its reply and is filled up with zeros, so that nobody can use chronyd to
+//! amplify. All numbers are big-endian; the fields are those that chronyc(1) shows under
+//! `tracking`.
+
+use super::ntp::{Leap, ReferenceId};
+use super::timestamp::NtpTimestamp;
+
+/// Length of a request for the tracking report, and of the report, in bytes.
+pub const TRACKING_BYTES: usize = 104;
+
+/// UDP port where chronyd takes commands, unless its `cmdport` says otherwise.
+pub const COMMAND_PORT: u16 = 323;
+
+const VERSION: u8 = 6;
+const REQUEST: u8 = 1;
+const REPLY: u8 = 2;
+const COMMAND_TRACKING: u16 = 33;
+const REPLY_TRACKING: u16 = 5;
+
+/// In place of the high half of the seconds: there is no such time.
+const NO_TIME: u32 = 0x7fff_ffff;
+
+/// Where the fields of a message lie, in bytes from its start.
+mod offset {
+    pub(super) const COMMAND: usize = 4;
+    pub(super) const REQUEST_SEQUENCE: usize = 8;
+    pub(super) const REPLY: usize = 6;
+    pub(super) const STATUS: usize = 8;
+    pub(super) const REPLY_SEQUENCE: usize = 16;
+    pub(super) const REFERENCE_ID: usize = 28;
+    pub(super) const STRATUM: usize = 52;
+    pub(super) const LEAP: usize = 54;
+    pub(super) const REFERENCE_TIME: usize = 56;
+    pub(super) const CORRECTION: usize = 68;
+    pub(super) const LAST_OFFSET: usize = 72;
+    pub(super) const RMS_OFFSET: usize = 76;
+    pub(super) const FREQUENCY: usize = 80;
+    pub(super) const RESIDUAL_FREQUENCY: usize = 84;
+    pub(super) const SKEW: usize = 88;
+    pub(super) const ROOT_DELAY: usize = 92;
+    pub(super) const ROOT_DISPERSION: usize = 96;
+    pub(super) const UPDATE_INTERVAL: usize = 100;
+}
+
+/// What chronyd says of the clock that it keeps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tracking {
+    /// What it follows.
+    pub reference_id: ReferenceId,
+    /// Its own stratum, as it tells it to clients; 0 when it is not synchronised.
+    pub stratum: u8,
+    /// Leap second warning, or unsynchronised.
+    pub leap: Leap,
+    /// When it corrected the clock last; zero if it never did.
+    pub reference_time: NtpTimestamp,
+    /// What true time is ahead of the system's: what is still to be slewed.
+    pub correction_seconds: f64,
+    /// Offset at its last update.
+    pub last_offset_seconds: f64,
+    /// Mean of the offsets.
+    pub rms_offset_seconds: f64,
+    /// By how much the clock would be slow if it were not corrected.
+    pub frequency_ppm: f64,
+    /// What the last measurements say the frequency is off.
+    pub residual_frequency_ppm: f64,
+    /// Error bound of the frequency.
+    pub skew_ppm: f64,
+    /// Round trip to the primary source.
+    pub root_delay_seconds: f64,
+    /// Error bound now.
+    pub root_dispersion_seconds: f64,
+    /// Between its last two updates.
+    pub update_interval_seconds: f64,
+}
+
+/// Why a datagram is not taken for a tracking report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrackingError {
+    /// Too short for its head, or for what it claims to be.
+    #[error("its answer has {0} bytes, and a tracking report has {TRACKING_BYTES}")]
+    Length(usize),
+    /// Not of this protocol.
+    #[error("its answer is not of version {VERSION} of chrony's command protocol")]
+    Form,
+    /// The answer to something else.
+    #[error("its answer belongs to another request")]
+    Unrelated,
+    /// chronyd refuses it.
+    #[error("chronyd refuses the report (status {0})")]
+    Refused(u16),
+    /// A value that no clock has.
+    #[error("its {0} cannot be")]
+    Nonsense(&'static str),
+}
+
+/// A request for the tracking report. The answer names its `sequence`.
+pub fn tracking_request(sequence: u32) -> [u8; TRACKING_BYTES] {
+    let mut message = [0; TRACKING_BYTES];
+    message[0] = VERSION;
+    message[1] = REQUEST;
+    message[offset::COMMAND..][..2].copy_from_slice(&COMMAND_TRACKING.to_be_bytes());
+    message[offset::REQUEST_SEQUENCE..][..4].copy_from_slice(&sequence.to_be_bytes());
+    message
+}
+
+/// Reads the answer to the request with this `sequence`.
+pub fn parse_tracking(datagram: &[u8], sequence: u32) -> Result<Tracking, TrackingError> {
+    let length = TrackingError::Length(datagram.len());
+    // A refusal is shorter than a report.
+    let head: &[u8; offset::REFERENCE_ID] = datagram.first_chunk().ok_or(length)?;
+    if head[0] != VERSION || head[1] != REPLY {
+        return Err(TrackingError::Form);
+    }
+    let is_related = u16_at(head, offset::COMMAND) == COMMAND_TRACKING
+        && u32_at(head, offset::REPLY_SEQUENCE) == sequence;
+    if !is_related {
+        return Err(TrackingError::Unrelated);
+    }
+    match u16_at(head, offset::STATUS) {
+        0 if u16_at(head, offset::REPLY) == REPLY_TRACKING => {}
+        0 => return Err(TrackingError::Form),
+        status => return Err(TrackingError::Refused(status)),
+    }
+    let message: &[u8; TRACKING_BYTES] = datagram.try_into().map_err(|_| length)?;
+    report(message)
+}
+
+fn report(message: &[u8; TRACKING_BYTES]) -> Result<Tracking, TrackingError> {
+    use TrackingError::Nonsense;
+    let float = |at| float_at(message, at);
+    let bound = |at, name| {
+        let found = float(at);
+        // In the wire's own range; the skew, in parts per million, stays far below it.
+        if (0.0..65_536.0).contains(&found) { Ok(found) } else { Err(Nonsense(name)) }
+    };
+    let leap = u16_at(message, offset::LEAP);
+    let stratum = u16_at(message, offset::STRATUM);
+    Ok(Tracking {
+        reference_id: ReferenceId(u32_at(message, offset::REFERENCE_ID).to_be_bytes()),
+        stratum: u8::try_from(stratum)
+            .ok()
+            .filter(|stratum| *stratum <= 16)
+            .ok_or(Nonsense("stratum"))?,
+        leap: if leap <= 3 { Leap::from_bits(leap as u8) } else { Err(Nonsense("leap status"))? },
+        reference_time: time_at(message, offset::REFERENCE_TIME)?,
+        correction_seconds: float(offset::CORRECTION),
+        last_offset_seconds: float(offset::LAST_OFFSET),
+        rms_offset_seconds: float(offset::RMS_OFFSET),
+        frequency_ppm: float(offset::FREQUENCY),
+        residual_frequency_ppm: float(offset::RESIDUAL_FREQUENCY),
+        skew_ppm: float(offset::SKEW).max(0.0),
+        root_delay_seconds: bound(offset::ROOT_DELAY, "root delay")?,
+        root_dispersion_seconds: bound(offset::ROOT_DISPERSION, "root dispersion")?,
+        update_interval_seconds: float(offset::UPDATE_INTERVAL),
+    })
+}
+
+fn time_at(message: &[u8], at: usize) -> Result<NtpTimestamp, TrackingError> {
+    let (high, low) = (u32_at(message, at), u32_at(message, at + 4));
+    let nanoseconds = u32_at(message, at + 8);
+    // A chronyd that never corrected the clock sends the time 0.
+    if high == NO_TIME || (high, low) == (0, 0) {
+        return Ok(NtpTimestamp::ZERO);
+    }
+    if nanoseconds >= 1_000_000_000 {
+        return Err(TrackingError::Nonsense("reference time"));
+    }
+    Ok(NtpTimestamp::from_unix((u64::from(high) << 32 | u64::from(low)) as i64, nanoseconds))
+}
+
+/// chrony's own floating point: an exponent of seven bits over a coefficient of 25, both signed;
+/// the value is coefficient · 2^(exponent − 25). Every 32 bits are a finite number.
+fn float_at(message: &[u8], at: usize) -> f64 {
+    let bits = u32_at(message, at);
+    let exponent = (bits as i32 >> 25) - 25;
+    let coefficient = (bits << 7) as i32 >> 7;
+    f64::from(coefficient) * f64::from(exponent).exp2()
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// As `float_at` reads it back, to 24 bits.
+    fn float(value: f64) -> u32 {
+        if value == 0.0 {
+            return 0;
+        }
+        let exponent = value.abs().log2().floor() as i32 + 2;
+        let coefficient = (value * f64::from(25 - exponent).exp2()).round() as i32;
+        (exponent as u32) << 25 | (coefficient as u32 & 0x1ff_ffff)
+    }
+
+    /// A report as chronyd sends it.
+    pub(crate) fn emit(tracking: &Tracking, sequence: u32) -> [u8; TRACKING_BYTES] {
+        let mut message = [0; TRACKING_BYTES];
+        message[..2].copy_from_slice(&[VERSION, REPLY]);
+        let mut put = |at: usize, field: &[u8]| message[at..][..field.len()].copy_from_slice(field);
+        put(offset::COMMAND, &COMMAND_TRACKING.to_be_bytes());
+        put(offset::REPLY, &REPLY_TRACKING.to_be_bytes());
+        put(offset::REPLY_SEQUENCE, &sequence.to_be_bytes());
+        put(offset::REFERENCE_ID, &tracking.reference_id.0);
+        put(offset::STRATUM, &u16::from(tracking.stratum).to_be_bytes());
+        put(offset::LEAP, &(tracking.leap as u16).to_be_bytes());
+        let time = tracking.reference_time.to_unix_nanoseconds(1_800_000_000);
+        put(offset::REFERENCE_TIME, &((time / 1_000_000_000) as u64).to_be_bytes());
+        put(offset::REFERENCE_TIME + 8, &((time % 1_000_000_000) as u32).to_be_bytes());
+        for (at, value) in [
+            (offset::CORRECTION, tracking.correction_seconds),
+            (offset::LAST_OFFSET, tracking.last_offset_seconds),
+            (offset::RMS_OFFSET, tracking.rms_offset_seconds),
+            (offset::FREQUENCY, tracking.frequency_ppm),
+            (offset::RESIDUAL_FREQUENCY, tracking.residual_frequency_ppm),
+            (offset::SKEW, tracking.skew_ppm),
+            (offset::ROOT_DELAY, tracking.root_delay_seconds),
+            (offset::ROOT_DISPERSION, tracking.root_dispersion_seconds),
+            (offset::UPDATE_INTERVAL, tracking.update_interval_seconds),
+        ] {
+            put(at, &float(value).to_be_bytes());
+        }
+        message
+    }
+
+    pub(crate) fn good() -> Tracking {
+        Tracking {
+            reference_id: ReferenceId([192, 0, 2, 7]),
+            stratum: 3,
+            leap: Leap::None,
+            reference_time: NtpTimestamp::from_unix(1_799_999_990, 250_000_000),
+            correction_seconds: -0.000_25,
+            last_offset_seconds: 0.000_125,
+            rms_offset_seconds: 0.5,
+            frequency_ppm: -12.5,
+            residual_frequency_ppm: 0.25,
+            skew_ppm: 0.75,
+            root_delay_seconds: 0.015_625,
+            root_dispersion_seconds: 0.001,
+            update_interval_seconds: 64.25,
+        }
+    }
+
+    #[test]
+    fn a_report_is_read() {
+        let found = parse_tracking(&emit(&good(), 7), 7).expect("a report");
+        let close = |a: f64, b: f64| (a - b).abs() <= b.abs() * 1e-6;
+        let expected = good();
+        assert!(close(found.correction_seconds, expected.correction_seconds), "{found:?}");
+        assert!(close(found.root_dispersion_seconds, expected.root_dispersion_seconds));
+        assert_eq!(
+            Tracking {
+                correction_seconds: expected.correction_seconds,
+                root_dispersion_seconds: expected.root_dispersion_seconds,
+                last_offset_seconds: expected.last_offset_seconds,
+                ..found
+            },
+            expected
+        );
+        let never = Tracking { reference_time: NtpTimestamp::ZERO, ..good() };
+        let mut message = emit(&never, 7);
+        message[offset::REFERENCE_TIME..][..4].copy_from_slice(&NO_TIME.to_be_bytes());
+        assert_eq!(parse_tracking(&message, 7).expect("good").reference_time, NtpTimestamp::ZERO);
+    }
+
+    #[test]
+    fn floats_are_chronys() {
+        for (bits, value) in [
+            (0, 0.0),
+            (1 << 25 | 1 << 24 | 0xff_ffff, -f64::from(25).exp2().recip() * 2.0),
+            (1 << 25 | 1 << 23, 0.5),
+            (0xc << 28, 0.0),
+        ] {
+            assert_eq!(float_at(&u32::to_be_bytes(bits), 0), value, "{bits:08x}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_forged_or_refused_is_no_report() {
+        let good = emit(&good(), 7);
+        for bytes in 0..TRACKING_BYTES {
+            assert_eq!(parse_tracking(&good[..bytes], 7), Err(TrackingError::Length(bytes)));
+        }
+        let long = [&good[..], &[0]].concat();
+        assert_eq!(parse_tracking(&long, 7), Err(TrackingError::Length(105)));
+        assert_eq!(parse_tracking(&good, 8), Err(TrackingError::Unrelated));
+        let with = |at: usize, byte: u8| {
+            let mut message = good;
+            message[at] = byte;
+            parse_tracking(&message, 7).expect_err("damaged")
+        };
+        assert_eq!(with(0, 5), TrackingError::Form);
+        assert_eq!(with(1, REQUEST), TrackingError::Form);
+        assert_eq!(with(offset::REPLY + 1, 6), TrackingError::Form);
+        assert_eq!(with(offset::COMMAND + 1, 34), TrackingError::Unrelated);
+        assert_eq!(with(offset::STATUS + 1, 2), TrackingError::Refused(2));
+        assert_eq!(with(offset::STRATUM + 1, 17), TrackingError::Nonsense("stratum"));
+        assert_eq!(with(offset::STRATUM, 1), TrackingError::Nonsense("stratum"));
+        assert_eq!(with(offset::LEAP + 1, 4), TrackingError::Nonsense("leap status"));
+        assert_eq!(
+            with(offset::REFERENCE_TIME + 8, 255),
+            TrackingError::Nonsense("reference time")
+        );
+        // The sign of the coefficient, and the greatest exponent.
+        assert_eq!(with(offset::ROOT_DELAY, 0x01), TrackingError::Nonsense("root delay"));
+        let big = with(offset::ROOT_DISPERSION, 0x7e);
+        assert_eq!(big, TrackingError::Nonsense("root dispersion"));
+        let refusal: Vec<u8> = {
+            let mut cut = good;
+            cut[offset::STATUS + 1] = 2;
+            cut[..28].into()
+        };
+        assert_eq!(parse_tracking(&refusal, 7), Err(TrackingError::Refused(2)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_report_has_a_value_that_is_no_number(
+            body in proptest::array::uniform::<_, { TRACKING_BYTES - 20 }>(any::<u8>()),
+        ) {
+            let mut message = emit(&good(), 7);
+            message[20..].copy_from_slice(&body);
+            if let Ok(found) = parse_tracking(&message, 7) {
+                prop_assert!(found.correction_seconds.is_finite());
+                prop_assert!(found.residual_frequency_ppm.is_finite());
+                prop_assert!(found.skew_ppm >= 0.0 && found.root_delay_seconds >= 0.0);
+                prop_assert!(found.stratum <= 16);
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! A real chronyd as the followed daemon: what its clients are told, ours are told. Every chronyd
+//! runs with -x and without the right to set the clock.
+
+mod common;
+mod peer;
+
+use std::net::SocketAddr;
+
+use common::plain_request;
+use common::rig::receive;
+use common::server::{Server, free_udp_port, kill, udp_client, wait_until};
+use peer::Chronyd;
+use rustix::process::Signal;
+use timeball::aead::Algorithm;
+use timeball::clock::follow::Sample;
+use timeball::clock::host::moment;
+use timeball::wire::ntp::{Leap, Mode, ReferenceId};
+use timeball::wire::timestamp::NtpTimestamp;
+
+/// Stratum of the chronyd that has no source.
+const UPSTREAM_STRATUM: u8 = 4;
+
+/// What delays may change between two questions, in seconds: chronyd polls 16 times a second, and
+/// on a busy machine a poll may take milliseconds.
+const TOLERANCE_SECONDS: f64 = 0.01;
+
+/// Two chronyds, one following the other on loopback.
+struct Chain {
+    _upstream: Chronyd,
+    chronyd: Chronyd,
+    ntp_port: u16,
+    command_port: u16,
+}
+
+impl Chain {
+    /// `options` are those of the second one for the first one as its source, `lines` its own.
+    fn start(options: &str, lines: &str) -> Self {
+        let [upstream_port, unused, ntp_port, command_port] = [(); 4].map(|()| free_udp_port());
+        let local = format!("local stratum {UPSTREAM_STRATUM}");
+        let upstream = Chronyd::server(upstream_port, unused, &local);
+        let source = format!(
+            "server 127.0.0.1 port {upstream_port} minpoll -4 maxpoll -4 iburst {options}\n{lines}"
+        );
+        let mut chronyd = Chronyd::server(ntp_port, command_port, &source);
+        chronyd.wait("chronyd follows the other", &["tracking"], |text| {
+            text.contains("Leap status     : Normal").then_some(())
+        });
+        Self { _upstream: upstream, chronyd, ntp_port, command_port }
+    }
+
+    fn ntp(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ntp_port))
+    }
+
+    /// Keys of timeball's section `clock` that follow it.
+    fn keys(&self) -> String {
+        let Self { ntp_port, command_port, .. } = self;
+        format!(
+            "source = \"follow\"\nchronyd = \"127.0.0.1:{command_port}\"\n\
+             follow = \"127.0.0.1:{ntp_port}\"\n"
+        )
+    }
+}
+
+fn follow(clock: &str) -> Server {
+    Server::start_with(Algorithm::AesSivCmac256, "", clock, "")
+}
+
+/// What a server tells its clients.
+fn ask(server: SocketAddr) -> Sample {
+    let client = udp_client(server);
+    let mut request = plain_request(4, Mode::Client);
+    let random = [1, 2, 3, 4, 5, 6, 7, 8];
+    request[40..48].copy_from_slice(&random);
+    let sent = moment();
+    client.send(&request).expect("sent");
+    let reply = receive(&client);
+    let transmitted = NtpTimestamp::from_bits(u64::from_be_bytes(random));
+    Sample::new(&reply, transmitted, sent, moment()).expect("a reply")
+}
+
+fn wait_for(server: &Server, leap: Leap) {
+    wait_until("the leap indicator", || ask(server.ntp()).header.leap == leap);
+}
+
+/// Both tell the same of one clock.
+fn assert_same(ours: &Sample, chronyds: &Sample) {
+    let context = format!("\nours     {ours:?}\nchronyd's {chronyds:?}");
+    let (header, expected) = (&ours.header, &chronyds.header);
+    assert_eq!(header.leap, expected.leap, "{context}");
+    assert_eq!(header.stratum, expected.stratum, "{context}");
+    assert_eq!(header.reference_id, expected.reference_id, "{context}");
+    let close = |a: f64, b: f64| (a - b).abs() <= TOLERANCE_SECONDS;
+    let (delay, dispersion) = (header.root_delay, header.root_dispersion);
+    assert!(close(delay.to_seconds(), expected.root_delay.to_seconds()), "{context}");
+    assert!(close(dispersion.to_seconds(), expected.root_dispersion.to_seconds()), "{context}");
+    // Ours has no fraction, chronyd's is off by up to a second, and both may have a second's age.
+    let apart = header.reference_timestamp.seconds_since_f64(expected.reference_timestamp);
+    assert!(apart.abs() <= 3.0, "{apart} s{context}");
+    assert_eq!(header.reference_timestamp.to_bits() as u32, 0);
+    let apart = (ours.offset_seconds - chronyds.offset_seconds).abs();
+    let bound = (ours.delay_seconds + chronyds.delay_seconds) / 2.0
+        + header.root_dispersion.to_seconds()
+        + expected.root_dispersion.to_seconds();
+    assert!(apart <= bound, "{apart} s{context}");
+}
+
+#[test]
+fn c099_c102_clients_are_told_what_chronyds_are() {
+    let chain = Chain::start("", "");
+    for keys in [
+        chain.keys(),
+        format!("source = \"follow\"\nchronyd = \"127.0.0.1:{}\"", chain.command_port),
+        format!("source = \"follow\"\nfollow = \"127.0.0.1:{}\"", chain.ntp_port),
+    ] {
+        let server = follow(&keys);
+        let ours = ask(server.ntp());
+        assert_same(&ours, &ask(chain.ntp()));
+        assert_eq!(ours.header.stratum, UPSTREAM_STRATUM + 1, "as chronyd's own");
+        // The address that chronyd follows: whoever has it sees that we follow it.
+        assert_eq!(ours.header.reference_id, ReferenceId([127, 0, 0, 1]));
+    }
+}
+
+#[test]
+fn chronyd_without_a_source_is_told_as_it_is() {
+    let [ntp_port, command_port] = [(); 2].map(|()| free_udp_port());
+    let _chronyd = Chronyd::server(ntp_port, command_port, "local stratum 7");
+    let keys = format!("source = \"follow\"\nchronyd = \"127.0.0.1:{command_port}\"");
+    let server = follow(&keys);
+    let ours = ask(server.ntp());
+    assert_same(&ours, &ask(([127, 0, 0, 1], ntp_port).into()));
+    assert_eq!(ours.header.reference_id, ReferenceId([127, 127, 1, 1]));
+
+    let [ntp_port, command_port] = [(); 2].map(|()| free_udp_port());
+    let _chronyd = Chronyd::server(ntp_port, command_port, "");
+    let keys = format!("source = \"follow\"\nchronyd = \"127.0.0.1:{command_port}\"");
+    let server = follow(&keys);
+    let ours = ask(server.ntp());
+    assert_same(&ours, &ask(([127, 0, 0, 1], ntp_port).into()));
+    assert_eq!((ours.header.leap, ours.header.stratum), (Leap::Unsynchronised, 0));
+}
+
+/// The second chronyd believes the system's clock to be off, and may not set it.
+#[test]
+fn what_chronyd_has_not_slewed_yet_is_served() {
+    for off in [0.05, -0.05] {
+        let chain = Chain::start(&format!("offset {off}"), "");
+        let server = follow(&chain.keys());
+        // A correction that is seen first may be slewed at any rate.
+        wait_until("two words of chronyd", || {
+            ask(server.ntp()).header.root_dispersion.to_seconds() < TOLERANCE_SECONDS / 2.0
+        });
+        let (ours, chronyds) = (ask(server.ntp()), ask(chain.ntp()));
+        assert_same(&ours, &chronyds);
+        let error = (ours.offset_seconds.abs() - 0.05).abs();
+        assert!(error <= ours.delay_seconds + TOLERANCE_SECONDS, "{ours:?}");
+        assert_eq!(ours.offset_seconds > 0.0, chronyds.offset_seconds > 0.0);
+    }
+}
+
+#[test]
+fn a_chronyd_that_is_lost_is_told_in_time_and_found_again() {
+    let mut chain = Chain::start("", "");
+    let server = follow(&format!("{}holdover = \"2 s\"", chain.keys()));
+    wait_for(&server, Leap::None);
+    chain.chronyd.stop();
+    let before = ask(server.ntp()).header;
+    wait_until("the bound grows", || {
+        let header = ask(server.ntp()).header;
+        header.leap == Leap::Unsynchronised || header.root_dispersion > before.root_dispersion
+    });
+    wait_for(&server, Leap::Unsynchronised);
+    let lost = ask(server.ntp()).header;
+    assert_eq!((lost.stratum, lost.reference_id), (0, ReferenceId::NONE));
+    chain.chronyd.restart();
+    wait_for(&server, Leap::None);
+    assert_same(&ask(server.ntp()), &ask(chain.ntp()));
+    // One clock role has seen it all.
+    assert!(!server.log().contains("clock ended"), "{}", server.log());
+}
+
+#[test]
+fn chronyd_is_asked_over_its_unix_socket_again_after_its_restart() {
+    let mut chain = Chain::start("", "");
+    let path = chain.chronyd.socket().display().to_string();
+    let server = follow(&format!("source = \"follow\"\nholdover = 2\nchronyd = \"{path}\""));
+    assert_same(&ask(server.ntp()), &ask(chain.ntp()));
+    chain.chronyd.stop();
+    wait_for(&server, Leap::Unsynchronised);
+    chain.chronyd.restart();
+    wait_for(&server, Leap::None);
+    assert_same(&ask(server.ntp()), &ask(chain.ntp()));
+    kill(server.role_pid("clock").expect("a process"), Signal::KILL);
+    wait_until("another one asks", || server.log().contains("clock ended"));
+    chain.chronyd.stop();
+    wait_for(&server, Leap::Unsynchronised);
+    chain.chronyd.restart();
+    wait_for(&server, Leap::None);
+}
