@@ -11,13 +11,13 @@
 //! `benches/record/<name>`.
 //!
 //! What is measured: a batch of requests with one cookie and `k - 1` placeholders each; every
-//! request has its own keys and cookie, drawn in turn from 1024 associations, so that
-//! nothing is hot but the code. Per request: open the cookie, verify (associated data 84 + f k
-//! bytes, empty plaintext), draw nonces, make k cookies, seal the reply (associated data 84 bytes,
-//! text f k bytes); a cookie's field has f = 104 bytes for clients of AEAD 15 and 72 for those of
-//! AEAD 30, or 68 if the master key is of AEAD 30 too. Arms take turns within each round, and each
-//! round starts with another arm; median and quartiles over the rounds are printed. Time is the
-//! thread's CPU time.
+//! request has its own keys and cookie, drawn in turn from 1024 associations, so that nothing is
+//! hot but the code. Per request: open the cookie, verify (associated data 84 + f k bytes, empty
+//! plaintext), draw nonces, make k cookies, seal the reply (associated data 84 bytes, text f k
+//! bytes); a cookie's field has f = 104 bytes for clients of AEAD 15 and 72 for those of AEAD 30,
+//! or 68 if the master key is of AEAD 30 too. Arms take turns within each round, and each round
+//! starts with another arm; median and quartiles over the rounds are printed. Time is the thread's
+//! CPU time.
 //!
 //! `--quick` takes fewer rounds, `--only VAES-512:32` one arm beside the crate (for a profiler).
 //!

@@ -8,8 +8,8 @@ use std::slice;
 
 use proptest::prelude::*;
 use timeball::aead::{
-    Aead, Algorithm, Backend, CookieMake, CookieOpen, MasterKey, NonceGenerator, ReplySeal,
-    RequestVerify, open_one, seal_one,
+    Aead, Algorithm, Backend, CookieMake, CookieOpen, MasterKey, NonceGenerator, ReplyOpen,
+    ReplySeal, RequestSeal, RequestVerify, open_one, seal_one,
 };
 
 /// One message, and what an attacker changes in it.
@@ -70,13 +70,61 @@ fn check_requests(aead: &mut Aead, cases: &[Case]) {
         .collect();
     aead.verify_requests(&mut jobs);
     let passed: Vec<_> = jobs.iter().map(|job| job.passed).collect();
-    for ((case, buffer), passed) in cases.iter().zip(&mut buffers).zip(passed) {
-        assert_eq!(passed, case.flip == Flip::Nothing, "{} {case:?}", aead.backend());
+    assert_opened(aead, cases, &mut buffers, &passed);
+}
+
+/// Exactly what is unchanged passed, and nothing else left its plaintext.
+fn assert_opened(aead: &Aead, cases: &[Case], buffers: &mut [Guarded], passed: &[bool]) {
+    for ((case, buffer), passed) in cases.iter().zip(buffers).zip(passed) {
+        assert_eq!(*passed, case.flip == Flip::Nothing, "{} {case:?}", aead.backend());
         let plain = &buffer.checked()[case.algorithm.plaintext_offset()..][..case.plain.len()];
         match passed {
             true => assert_eq!(plain, case.plain),
             false => assert!(plain.iter().all(|byte| *byte == 0)),
         }
+    }
+}
+
+/// Opens replies, changed and unchanged ones, and expects exactly the unchanged ones to pass.
+fn check_reply_opening(aead: &mut Aead, cases: &[Case]) {
+    let changed: Vec<_> = cases.iter().map(Case::changed).collect();
+    let mut buffers: Vec<_> = changed.iter().map(|(_, sealed)| Guarded::new(sealed)).collect();
+    let mut jobs: Vec<_> = changed
+        .iter()
+        .zip(&mut buffers)
+        .map(|((case, _), buffer)| ReplyOpen {
+            algorithm: case.algorithm,
+            key: &case.key,
+            nonce: &case.nonce,
+            associated_data: &case.data,
+            sealed: buffer.inner(),
+            passed: case.flip != Flip::Nothing,
+        })
+        .collect();
+    aead.open_replies(&mut jobs);
+    let passed: Vec<_> = jobs.iter().map(|job| job.passed).collect();
+    assert_opened(aead, cases, &mut buffers, &passed);
+}
+
+/// Seals requests, which enclose nothing, and compares with the one-shot function.
+fn check_request_sealing(aead: &mut Aead, cases: &[Case]) {
+    let cases: Vec<_> =
+        cases.iter().map(|case| Case { plain: Vec::new(), ..case.clone() }).collect();
+    let mut buffers: Vec<_> = cases.iter().map(|case| Guarded::new(&case.text())).collect();
+    let mut jobs: Vec<_> = cases
+        .iter()
+        .zip(&mut buffers)
+        .map(|(case, buffer)| RequestSeal {
+            algorithm: case.algorithm,
+            key: &case.key,
+            nonce: &case.nonce,
+            associated_data: &case.data,
+            tag: buffer.inner(),
+        })
+        .collect();
+    aead.seal_requests(&mut jobs);
+    for (case, buffer) in cases.iter().zip(&mut buffers) {
+        assert_eq!(buffer.checked(), case.sealed(), "{} {case:?}", aead.backend());
     }
 }
 
@@ -132,12 +180,14 @@ fn check_opening(aead: &mut Aead, keys: &[MasterKey], cases: &[Case]) {
     }
 }
 
-/// All four operations on all back ends.
+/// All six operations on all back ends.
 fn check_all(keys: &[MasterKey], cases: &[Case]) {
     for backend in Backend::available() {
         let mut aead = Aead::with_backend(backend).unwrap();
         check_replies(&mut aead, cases);
         check_requests(&mut aead, cases);
+        check_request_sealing(&mut aead, cases);
+        check_reply_opening(&mut aead, cases);
         check_making(&mut aead, keys, cases);
         check_opening(&mut aead, keys, cases);
         // Wiped scratch must not be what the next batch depends on.
@@ -160,6 +210,8 @@ fn every_batch_size_of_the_common_shape() {
                 let mut aead = Aead::with_backend(backend).unwrap();
                 check_replies(&mut aead, &replies);
                 check_requests(&mut aead, &requests);
+                check_request_sealing(&mut aead, &requests);
+                check_reply_opening(&mut aead, &replies);
                 let cookies = cases(0, 2 * algorithm.key_bytes());
                 check_making(&mut aead, slice::from_ref(key), &cookies);
                 check_opening(&mut aead, slice::from_ref(key), &cookies);
@@ -243,10 +295,12 @@ fn a_flipped_bit_fails_its_own_lane_and_no_other() {
                     let flips = [Flip::Sealed(bit), Flip::Nonce(bit), Flip::Data(bit * 2)];
                     let requests = cases(188, 0, flips[(bit + lane) % 3]);
                     let cookies = cases(0, 64, flips[(bit + lane) % 2]);
+                    let replies = cases(84, 104, flips[(bit + lane) % 3]);
                     for backend in Backend::available() {
                         let mut aead = Aead::with_backend(backend).unwrap();
                         check_requests(&mut aead, &requests);
                         check_opening(&mut aead, slice::from_ref(key), &cookies);
+                        check_reply_opening(&mut aead, &replies);
                     }
                 }
             }
@@ -365,6 +419,31 @@ fn impossible_lengths_fail_and_leave_zeros() {
             CookieMake { key: &gcm_key, nonce: &[2; 16], plain: &[3; 64], sealed: &mut [0; 80] },
         ]);
         assert_eq!(sealed, [0; 80]);
+    }
+}
+
+#[test]
+fn impossible_lengths_fail_a_client_too() {
+    for backend in Backend::available() {
+        let mut aead = Aead::with_backend(backend).unwrap();
+        for (algorithm, key_bytes, nonce_bytes, text_bytes) in [
+            (Algorithm::AesSivCmac256, 31, 16, 120),
+            (Algorithm::AesSivCmac256, 32, 0, 120),
+            (Algorithm::AesSivCmac256, 32, 16, 15),
+            (Algorithm::Aes128GcmSiv, 16, 16, 120),
+        ] {
+            let (key, nonce) = (&vec![1; key_bytes], &vec![2; nonce_bytes]);
+            let (associated_data, mut text) = (&[3; 84], vec![0xee; text_bytes]);
+            let (sealed, passed) = (&mut text[..], true);
+            let mut job = ReplyOpen { algorithm, key, nonce, associated_data, sealed, passed };
+            aead.open_replies(slice::from_mut(&mut job));
+            assert!(!job.passed && job.sealed.iter().all(|byte| *byte == 0));
+            text.fill(0xee);
+            let tag = &mut text[..];
+            let mut job = RequestSeal { algorithm, key, nonce, associated_data, tag };
+            aead.seal_requests(slice::from_mut(&mut job));
+            assert!(job.tag.iter().all(|byte| *byte == 0), "no tag of another length");
+        }
     }
 }
 

@@ -11,16 +11,24 @@ use std::time::Duration;
 use common::server::Server;
 use peer::ChronydServer;
 use timeball::aead::{Algorithm, NonceGenerator};
+use timeball::config::checked::default_control_socket;
 use timeball::cookie::ntskeys;
+use timeball::cookie::ring::KeyRing;
 use timeball::ke::client::Options;
 use timeball::ke::exchange::Offer;
+use timeball::limits::BATCH_DATAGRAMS;
 use timeball_load::associations::harvest::{HarvestError, Trust, harvest};
 use timeball_load::associations::{Associations, mint};
+use timeball_load::counters::Watch;
 use timeball_load::handshakes::{Pace, shake};
 use timeball_load::plan::{Ask, CookieUse, Placeholders, Plan};
+use timeball_load::report::html;
+use timeball_load::report::terminal::search_comparison;
 use timeball_load::request::Clients;
 use timeball_load::run::{Found, run};
+use timeball_load::search::Goal;
 use timeball_load::slow::{Manner, hold};
+use timeball_load::trials::Trials;
 
 const REQUESTS: u64 = 500;
 
@@ -102,6 +110,105 @@ fn chronyd_answers_harvested_and_minted_clients() {
     assert_all_answered(ntp, clients);
     let found = ask_with(ntp, Ask::Ntp, Clients::Plain(10));
     assert_eq!(found.total.tally.answered, REQUESTS, "{:?}", found.total.tally);
+}
+
+/// Asks plainly and by NTS in interleaved mode; the first `basic` answers of a client are not.
+fn assert_interleaved(target: SocketAddr, ring: &KeyRing, basic: u64) {
+    const CLIENTS: usize = 5;
+    let mut random = NonceGenerator::new().expect("random numbers");
+    let minted = mint(ring, Algorithm::AesSivCmac256, CLIENTS, 8, &mut random).expect("memory");
+    let (placeholders, cookie_use) = (Placeholders::Missing, CookieUse::Renew);
+    for (ask, clients) in [
+        (Ask::Ntp, Clients::Plain(CLIENTS)),
+        (Ask::Nts(placeholders, cookie_use), Clients::Nts(minted, placeholders, cookie_use)),
+    ] {
+        let mut plan = Plan::new(target, ask, 100.0, Duration::from_secs(30));
+        plan.requests_max = 100;
+        plan.timeout = Duration::from_secs(10);
+        plan.interleaved = true;
+        let found = run(&plan, vec![clients], &AtomicBool::new(false), |_, _| {}).expect("a run");
+        let tally = &found.total.tally;
+        assert_eq!(tally.answered, 100, "{tally:?}");
+        // An answer that comes behind the next request makes that a basic one, which a busy machine
+        // may do a few times.
+        let most = 100 - basic * CLIENTS as u64;
+        assert!((1..=most).contains(&tally.interleaved), "{tally:?}");
+    }
+}
+
+#[test]
+fn chronyd_answers_in_interleaved_mode() {
+    let server = ChronydServer::start(None);
+    let ring = ntskeys::parse(&server.ntskeys()).expect("well-formed").ring;
+    // It keeps nothing for a client that has not asked in this mode yet.
+    assert_interleaved(([127, 0, 0, 1], server.ntp_port).into(), &ring, 2);
+}
+
+#[test]
+fn timeball_answers_in_interleaved_mode() {
+    let server = Server::start();
+    let text = std::fs::read_to_string(server.directory.path().join("ntskeys")).expect("its keys");
+    let ring = ntskeys::parse(&text).expect("well-formed").ring;
+    assert_interleaved(server.ntp(), &ring, 1);
+}
+
+#[test]
+fn a_servers_own_counters_agree() {
+    let server = Server::start();
+    let control_socket = default_control_socket(server.directory.path());
+    let watch = Watch::begin(&control_socket).expect("its control socket");
+    let found = ask_with(server.ntp(), Ask::Ntp, Clients::Plain(10));
+    assert_eq!(found.total.tally.answered, REQUESTS, "{:?}", found.total.tally);
+    let samples = watch.finish();
+    let last = samples.last().expect("asked at the end");
+    // Counts are published behind the replies of their batch.
+    let least = REQUESTS - BATCH_DATAGRAMS as u64;
+    assert!((least..=REQUESTS).contains(&last.answers()), "{samples:?}");
+    assert_eq!(last.counts.get("answered_nts"), None, "what has not changed is left out");
+    assert!(samples.is_sorted_by(|one, next| one.seconds < next.seconds), "{samples:?}");
+    drop(server);
+    let error = Watch::begin(&control_socket).err().expect("nobody is there");
+    assert!(error.to_string().contains("no server is running"), "{error}");
+}
+
+#[test]
+fn searches_of_chronyd_and_timeball_stand_side_by_side() {
+    let (chronyd, timeball) = (ChronydServer::start(None), Server::start());
+    let timeballs = std::fs::read_to_string(timeball.directory.path().join("ntskeys"));
+    let search = |target: SocketAddr, pid: u32, text: &str| {
+        let ring = ntskeys::parse(text).expect("well-formed").ring;
+        let mut random = NonceGenerator::new().expect("random numbers");
+        let minted = mint(&ring, Algorithm::AesSivCmac256, 100, 1, &mut random).expect("memory");
+        let (placeholders, cookie_use) = (Placeholders::Missing, CookieUse::Renew);
+        let ask = Ask::Nts(placeholders, cookie_use);
+        let mut plan = Plan::new(target, ask, 1.0, Duration::from_millis(200));
+        plan.timeout = Duration::from_secs(10);
+        let stop = AtomicBool::new(false);
+        let clients = vec![Clients::Nts(minted, placeholders, cookie_use)];
+        let trials = Trials { plan: &plan, clients, server_pid: Some(pid), stop: &stop };
+        // So little that any server and any machine keep it: the highest rate is the verdict.
+        let (low_per_second, high_per_second) = (50.0, 200.0);
+        let (loss_max, resolution, repeats) = (0.9, 0.02, 1);
+        let goal = Goal { low_per_second, high_per_second, loss_max, resolution, repeats };
+        let report = trials.search(&goal, true, |_| {}).expect("a search");
+        let verdict = report.verdict.as_ref().expect("not interrupted");
+        assert_eq!((verdict.median_per_second, verdict.at_least), (high_per_second, true));
+        let latency = report.latency(1.0).expect("a trial");
+        assert!(latency.tally.answered > 0 && latency.server_ns_per_answer > Some(0.0));
+        report
+    };
+    let target = ([127, 0, 0, 1], chronyd.ntp_port).into();
+    let searches = [
+        search(target, chronyd.chronyd.peer.pid(), &chronyd.ntskeys()),
+        search(timeball.ntp(), timeball.pid(), &timeballs.expect("its keys")),
+    ];
+    let names = ["chronyd", "timeball"].map(str::to_owned);
+    let table = search_comparison(&names, &searches);
+    let rates = table.lines().find(|line| line.starts_with("highest rate kept")).expect("a row");
+    assert_eq!(rates.matches("200 (x 1.00)").count(), 2, "{table}");
+    let named: Vec<_> = names.into_iter().zip(searches).collect();
+    let page = html::page(&[], &named);
+    assert!(page.contains("Searches side by side") && page.contains("server CPU"), "{page}");
 }
 
 #[test]

@@ -35,7 +35,7 @@ const CLIENTS: usize = 16_384;
 
 fn rate(clients: &mut Clients, time: Duration) -> f64 {
     let mut writer = Writer::new().expect("random numbers");
-    let mut flight = Flight::new(1000.0, 0, 1_000_000, writer.flight_key());
+    let mut flight = Flight::new(1000.0, 0, 1_000_000, writer.flight_keys());
     let begin = Instant::now();
     let (mut built, mut client) = (0, 0);
     while begin.elapsed() < time {
@@ -44,7 +44,7 @@ fn rate(clients: &mut Clients, time: Duration) -> f64 {
             if !flight.has_room() {
                 flight.forget_oldest();
             }
-            writer.add(clients, client, 0, &mut flight);
+            writer.add(clients, client, 0, None, &mut flight);
             client = (client + 1) % CLIENTS;
         }
         writer.seal(clients);

@@ -3,6 +3,10 @@
 //! A request's number stands, disguised, in its transmit timestamp, which its answer returns as the
 //! origin timestamp: an answer finds its request in one step, and no guess finds any. A request is
 //! remembered for two timeouts: answered in the first one, late in the second, lost after.
+//!
+//! An interleaved request has a second name, its receive timestamp, which an interleaved answer
+//! returns instead (RFC 9769 section 2). It is the same number in another disguise, where a client
+//! would write when the last answer came: the server does nothing with it but return it.
 
 use timeball::wire::timestamp::NtpTimestamp;
 
@@ -12,6 +16,8 @@ use crate::limits::{BATCH_REQUESTS, FLIGHT_MAX, WINDOW_TIMEOUTS};
 pub struct Flight {
     slots: Box<[Slot]>,
     disguise: Disguise,
+    /// Of the second names.
+    other_disguise: Disguise,
     /// Number of the oldest request that is remembered.
     oldest: u64,
     /// Number of the next one.
@@ -53,9 +59,18 @@ pub enum Found {
     Unknown,
 }
 
+/// The request that an answer's origin timestamp names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its transmit timestamp, by which it is known here.
+    pub transmit: NtpTimestamp,
+    /// By its second name: the answer is interleaved.
+    pub is_interleaved: bool,
+}
+
 impl Flight {
     /// Room for what is in flight at this rate; times from `due_ns` count.
-    pub fn new(peak_per_second: f64, burst: u64, timeout_ns: u64, key: [u64; 2]) -> Self {
+    pub fn new(peak_per_second: f64, burst: u64, timeout_ns: u64, keys: [[u64; 2]; 2]) -> Self {
         let window_seconds = (timeout_ns * u64::from(WINDOW_TIMEOUTS)) as f64 / 1e9;
         // A quarter more: requests that are behind their time leave in a crowd.
         let wanted = (peak_per_second * window_seconds * 1.25) as usize
@@ -65,7 +80,8 @@ impl Flight {
         let empty = Sent { due_ns: 0, client: 0, bytes: 0, cookies: 0 };
         Self {
             slots: vec![Slot { sent: empty, waits: false }; slots].into(),
-            disguise: Disguise::new(key),
+            disguise: Disguise::new(keys[0]),
+            other_disguise: Disguise::new(keys[1]),
             oldest: 0,
             next: 0,
             waiting: 0,
@@ -88,9 +104,31 @@ impl Flight {
         NtpTimestamp::from_bits(self.disguise.cover(number))
     }
 
-    /// The request that an answer with this origin timestamp is to.
-    pub fn find(&self, origin: NtpTimestamp) -> Found {
-        let number = self.disguise.uncover(origin.to_bits());
+    /// The second name of a request that was added.
+    pub fn second_name(&self, transmit: NtpTimestamp) -> NtpTimestamp {
+        let number = self.disguise.uncover(transmit.to_bits());
+        NtpTimestamp::from_bits(self.other_disguise.cover(number))
+    }
+
+    /// Which request an answer with this origin timestamp is to, by either name.
+    pub fn name(&self, origin: NtpTimestamp) -> Named {
+        let first = self.disguise.uncover(origin.to_bits());
+        let second = self.other_disguise.uncover(origin.to_bits());
+        // Those that are remembered go first: in a run of 10¹⁰ requests a timestamp may well have
+        // a number of each kind, but hardly one that is still in flight.
+        let remembered = self.oldest..self.next;
+        let is_second = remembered.contains(&second) || (first >= self.next && second < self.next);
+        if is_second && !remembered.contains(&first) {
+            let transmit = NtpTimestamp::from_bits(self.disguise.cover(second));
+            Named { transmit, is_interleaved: true }
+        } else {
+            Named { transmit: origin, is_interleaved: false }
+        }
+    }
+
+    /// The request with this transmit timestamp.
+    pub fn find(&self, transmit: NtpTimestamp) -> Found {
+        let number = self.disguise.uncover(transmit.to_bits());
         if number >= self.next {
             return Found::Unknown;
         }
@@ -102,13 +140,13 @@ impl Flight {
     }
 
     /// The number of a request, for choosing samples.
-    pub fn number(&self, origin: NtpTimestamp) -> u64 {
-        self.disguise.uncover(origin.to_bits())
+    pub fn number(&self, transmit: NtpTimestamp) -> u64 {
+        self.disguise.uncover(transmit.to_bits())
     }
 
     /// The request waits no longer.
-    pub fn settle(&mut self, origin: NtpTimestamp) {
-        let number = self.disguise.uncover(origin.to_bits());
+    pub fn settle(&mut self, transmit: NtpTimestamp) {
+        let number = self.disguise.uncover(transmit.to_bits());
         if !(self.oldest..self.next).contains(&number) {
             return;
         }
@@ -191,7 +229,7 @@ mod tests {
     use super::*;
 
     fn flight() -> Flight {
-        Flight::new(10.0, 0, 1_000, [3, 4])
+        Flight::new(10.0, 0, 1_000, [[3, 4], [5, 6]])
     }
 
     fn sent(due_ns: u64) -> Sent {
@@ -228,6 +266,23 @@ mod tests {
         assert_eq!(flight.forget_oldest(), 1);
         assert!(flight.has_room());
         assert_eq!(flight.waiting(), held - 1);
+    }
+
+    #[test]
+    fn a_request_is_known_by_either_name() {
+        let mut flight = flight();
+        let (first, second) = (flight.add(sent(0)), flight.add(sent(1)));
+        for transmit in [first, second] {
+            let receive = flight.second_name(transmit);
+            assert_ne!(receive, transmit);
+            assert_eq!(flight.name(receive), Named { transmit, is_interleaved: true });
+            assert_eq!(flight.name(transmit), Named { transmit, is_interleaved: false });
+        }
+        let receive = flight.second_name(first);
+        flight.expire(u64::MAX);
+        assert_eq!(flight.find(flight.name(receive).transmit), Found::Forgotten);
+        let stranger = NtpTimestamp::from_bits(12345);
+        assert_eq!(flight.find(flight.name(stranger).transmit), Found::Unknown);
     }
 
     proptest! {

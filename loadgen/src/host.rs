@@ -4,6 +4,8 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::Tally;
+
 /// Facts without which figures mean little.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Host {
@@ -55,6 +57,12 @@ impl ServerUse {
         }
         let socket_drops = udp_drops(pid, "snmp", "Udp:")? + udp6_drops(pid);
         Some(Self { cpu_ns, socket_drops })
+    }
+
+    /// CPU time per answer, of any kind; `None` if there were none.
+    pub fn ns_per_answer(&self, tally: &Tally) -> Option<f64> {
+        let answers = tally.answered + tally.late + tally.nak + tally.kisses();
+        (answers > 0).then(|| self.cpu_ns as f64 / answers as f64)
     }
 
     /// What was added since `before`.

@@ -34,12 +34,16 @@ pub struct Plan {
     pub sources: Option<Prefix>,
     /// Sockets, and so source ports, of each thread.
     pub ports_per_thread: usize,
+    /// The first of all these ports, the others follow it; the kernel chooses if there is none.
+    pub source_port: Option<u16>,
     /// Datagrams that the kernel may cut from one message; 1 is without `UDP_SEGMENT`.
     pub segments: usize,
     /// One of how many answers is authenticated; 0 for none.
     pub verify_every: u64,
     /// Makes random spacing repeatable.
     pub seed: u64,
+    /// Clients ask in interleaved mode (RFC 9769) once they have had an answer.
+    pub interleaved: bool,
     /// What is wrong with the requests.
     pub twist: Twist,
 }
@@ -126,9 +130,11 @@ impl Plan {
             cpus: vec![None],
             sources: None,
             ports_per_thread: 1,
+            source_port: None,
             segments: 1,
             verify_every: 1,
             seed: 1,
+            interleaved: false,
             twist: Twist::None,
         }
     }

@@ -11,13 +11,14 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use core_affinity::CoreId;
 use rustix::time::{ClockId, clock_gettime};
-use timeball::aead::RequestVerify;
+use timeball::aead::ReplyOpen;
 use timeball::limits::BATCH_DATAGRAMS;
 use timeball::sys::message::{Envelope, Payload};
 use timeball::wire::ntp::HEADER_BYTES;
 use timeball::wire::timestamp::NtpTimestamp;
 
 use crate::flight::{Flight, Found};
+use crate::heard::Heard;
 use crate::limits::{INTERVAL, OVERTIME, RECEIVES_PER_TURN, SEND_LAG_MAX, SPIN, WAIT_MAX};
 use crate::plan::{Plan, Shape, Twist};
 use crate::record::{Interval, Tally};
@@ -54,6 +55,8 @@ pub struct Pump {
     next_client: usize,
     writer: Writer,
     flight: Flight,
+    /// Of interleaved clients.
+    heard: Option<Heard>,
     sockets: Sockets,
     verify_every: u64,
     quiet_ns: u64,
@@ -78,13 +81,14 @@ impl Pump {
         };
         let peak_per_second = plan.peak_per_second() / plan.cpus.len() as f64;
         let timeout_ns = plan.timeout.as_nanos() as u64;
-        let flight = Flight::new(peak_per_second, burst, timeout_ns, writer.flight_key());
+        let flight = Flight::new(peak_per_second, burst, timeout_ns, writer.flight_keys());
         Ok(Self {
             schedule: Schedule::new(plan, thread),
+            heard: plan.interleaved.then(|| Heard::new(clients.len())),
             clients,
             next_client: 0,
             flight,
-            sockets: Sockets::open(plan)?,
+            sockets: Sockets::open(plan, thread)?,
             writer,
             verify_every: plan.verify_every,
             quiet_ns: plan.quiet.as_nanos() as u64,
@@ -133,7 +137,8 @@ impl Pump {
                 self.recorded.tally.crowded_out += 1;
                 self.recorded.tally.lost += self.flight.forget_oldest();
             }
-            self.writer.add(&mut self.clients, self.next_client, due_ns, &mut self.flight);
+            let heard = self.heard.as_mut().and_then(|heard| heard.take(self.next_client));
+            self.writer.add(&mut self.clients, self.next_client, due_ns, heard, &mut self.flight);
             self.next_client = (self.next_client + 1) % self.clients.len();
             due.push(due_ns);
         }
@@ -175,6 +180,7 @@ impl Pump {
         let mut answers = Answers {
             clients: &mut self.clients,
             flight: &mut self.flight,
+            heard: self.heard.as_mut(),
             writer: &mut self.writer,
             recorded: &mut self.recorded,
             verify_every: self.verify_every,
@@ -247,6 +253,7 @@ pub fn settle_thread(cpu: Option<usize>) -> bool {
 struct Answers<'a> {
     clients: &'a mut Clients,
     flight: &'a mut Flight,
+    heard: Option<&'a mut Heard>,
     writer: &'a mut Writer,
     recorded: &'a mut Interval,
     verify_every: u64,
@@ -286,17 +293,17 @@ impl Answers<'_> {
         candidates: &mut [Option<(Candidate, u64)>],
     ) {
         let Clients::Nts(associations, ..) = &*self.clients else { return };
-        let mut jobs: ArrayVec<RequestVerify<'_>, BATCH_DATAGRAMS> = ArrayVec::new();
+        let mut jobs: ArrayVec<ReplyOpen<'_>, BATCH_DATAGRAMS> = ArrayVec::new();
         let mut places: ArrayVec<usize, BATCH_DATAGRAMS> = ArrayVec::new();
         for (place, ((payload, _), candidate)) in batch.iter_mut().zip(&*candidates).enumerate() {
             let Some((candidate, _)) = candidate else { continue };
             let Some(authenticator) = &candidate.authenticator else { continue };
-            if is_chosen(self.flight, candidate.origin, self.verify_every) {
+            if is_chosen(self.flight, candidate.request, self.verify_every) {
                 jobs.push(job(candidate, authenticator, &mut payload[..], associations));
                 places.push(place);
             }
         }
-        self.writer.aead().verify_requests(&mut jobs);
+        self.writer.aead().open_replies(&mut jobs);
         let tally = &mut self.recorded.tally;
         for (place, job) in places.iter().zip(&jobs) {
             if job.passed {
@@ -312,7 +319,7 @@ impl Answers<'_> {
     fn take(&mut self, candidate: &Candidate, arrival_ns: u64, datagram: &[u8]) {
         let tally = &mut self.recorded.tally;
         // The same answer may stand in the batch twice.
-        if self.flight.find(candidate.origin) != Found::Waiting(candidate.sent) {
+        if self.flight.find(candidate.request) != Found::Waiting(candidate.sent) {
             tally.duplicates += 1;
             return;
         }
@@ -320,21 +327,28 @@ impl Answers<'_> {
         if let (Clients::Nts(associations, ..), Some(authenticator)) =
             (&mut *self.clients, &candidate.authenticator)
             && is_time
-            && is_chosen(self.flight, candidate.origin, self.verify_every)
+            && is_chosen(self.flight, candidate.request, self.verify_every)
             && !take_cookies(candidate, authenticator, datagram, associations)
         {
             tally.invalid.cookies += 1;
             return;
         }
-        self.flight.settle(candidate.origin);
+        self.flight.settle(candidate.request);
         let latency_ns = arrival_ns.saturating_sub(candidate.sent.due_ns);
         match candidate.says {
             Says::Nak => tally.nak += 1,
             Says::Kiss(code) => count_kiss(tally, &code.0),
             Says::Time { is_synchronised } => {
                 tally.unsynchronised += u64::from(!is_synchronised);
-                let is_late = self.flight.is_late(latency_ns);
-                *(if is_late { &mut tally.late } else { &mut tally.answered }) += 1;
+                if let Some(heard) = &mut self.heard {
+                    heard.put(candidate.sent.client as usize, candidate.receive_timestamp);
+                }
+                if self.flight.is_late(latency_ns) {
+                    tally.late += 1;
+                } else {
+                    tally.answered += 1;
+                    tally.interleaved += u64::from(candidate.is_interleaved);
+                }
                 self.recorded.latency.record(latency_ns.max(1));
             }
         }
@@ -352,8 +366,8 @@ fn count_kiss(tally: &mut Tally, code: &[u8; 4]) {
 }
 
 /// Whether the answer to this request is authenticated.
-fn is_chosen(flight: &Flight, origin: NtpTimestamp, every: u64) -> bool {
-    every > 0 && flight.number(origin).is_multiple_of(every)
+fn is_chosen(flight: &Flight, request: NtpTimestamp, every: u64) -> bool {
+    every > 0 && flight.number(request).is_multiple_of(every)
 }
 
 /// The transmit timestamp of a request.

@@ -17,7 +17,9 @@ pub struct Tally {
     pub refused: u64,
     /// Of these: answered within the timeout, in a way that a client accepts.
     pub answered: u64,
-    /// Of these: the same within the second timeout.
+    /// Of the answered: in interleaved mode (RFC 9769); the others are basic ones.
+    pub interleaved: u64,
+    /// Of the offered: answered within the second timeout.
     pub late: u64,
     /// Of these: no answer in two timeouts.
     pub lost: u64,
@@ -117,6 +119,7 @@ impl Tally {
         self.offered += other.offered;
         self.refused += other.refused;
         self.answered += other.answered;
+        self.interleaved += other.interleaved;
         self.late += other.late;
         self.lost += other.lost;
         self.nak += other.nak;
@@ -272,8 +275,9 @@ mod tests {
     #[test]
     fn adding_leaves_nothing_out() {
         let ones = serde_json::json!({
-            "offered": 1, "refused": 1, "answered": 1, "late": 1, "lost": 1, "nak": 1,
-            "kiss": {"RATE": 1}, "received": 1, "duplicates": 1, "forgotten": 1,
+            "offered": 1, "refused": 1, "answered": 1, "interleaved": 1, "late": 1,
+            "lost": 1, "nak": 1, "kiss": {"RATE": 1}, "received": 1, "duplicates": 1,
+            "forgotten": 1,
             "invalid": {"foreign": 1, "header": 1, "unknown": 1, "length": 1, "identifier": 1,
                 "fields": 1, "tag": 1, "cookies": 1},
             "authenticated": 1, "unsynchronised": 1, "cookies_reused": 1, "lagging": 1,

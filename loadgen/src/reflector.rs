@@ -6,7 +6,7 @@
 use std::io::{self, PipeWriter, Write as _, pipe};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use timeball::sys::socket::{UdpOptions, open_udp};
 use crate::associations::mint;
 use crate::limits::{
     LAGGING_SHARE_MAX, SELF_TEST_CLIENTS, SELF_TEST_DURATION, SELF_TEST_RATE_PER_SECOND,
-    SELF_TEST_REQUESTS,
+    SELF_TEST_REQUESTS, TICK,
 };
 use crate::plan::{Ask, Plan, Shape};
 use crate::request::Clients;
@@ -35,6 +35,7 @@ pub struct Reflector {
     pub address: SocketAddr,
     /// Its master keys.
     pub ring: KeyRing,
+    answers: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     waker: PipeWriter,
     thread: Option<JoinHandle<()>>,
@@ -62,6 +63,8 @@ impl Reflector {
         let (wake, waker) = pipe()?;
         let mut port = MmsgPort::new(vec![socket], wake.into(), Duration::ZERO);
         let is_stopped = Arc::clone(&stop);
+        let answers = Arc::new(AtomicU64::new(0));
+        let answered = Arc::clone(&answers);
         let thread = thread::spawn(move || {
             if let Some(id) = cpu {
                 // Elsewhere it is only slower.
@@ -73,10 +76,21 @@ impl Reflector {
                     let verdicts = engine.answer(&mut batch, &keys, &clock, &mut random);
                     drop(batch);
                     port.send(&verdicts);
+                    answered.fetch_add(verdicts.len() as u64, Ordering::Relaxed);
                 }
             }
         });
-        Ok(Self { address, ring: ring(), stop, waker, thread: Some(thread) })
+        Ok(Self { address, ring: ring(), answers, stop, waker, thread: Some(thread) })
+    }
+}
+
+impl Reflector {
+    /// Waits until it has taken so many more datagrams.
+    pub fn wait_for_answers(&self, more: u64) {
+        let target = self.answers.load(Ordering::Relaxed) + more;
+        while self.answers.load(Ordering::Relaxed) < target {
+            thread::sleep(TICK);
+        }
     }
 }
 
@@ -133,6 +147,7 @@ pub fn self_test(plan: &Plan, algorithm: Algorithm) -> Result<SelfTest, SelfTest
     let mut trial = Plan {
         target: reflector.address,
         sources: None,
+        source_port: None,
         requests_max: SELF_TEST_REQUESTS,
         rate_per_second: SELF_TEST_RATE_PER_SECOND,
         shape: Shape::Constant,

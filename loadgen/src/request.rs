@@ -1,13 +1,14 @@
 //! A batch of requests, written one behind the other and sealed together.
 
 use arrayvec::ArrayVec;
-use timeball::aead::{Aead, NonceGenerator, ReplySeal};
+use timeball::aead::{Aead, NonceGenerator, RequestSeal};
 use timeball::client::{RequestParts, request_header};
 use timeball::limits::{COOKIE_BYTES_MAX, COOKIES_PER_REPLY, DATAGRAM_BYTES, NONCE_BYTES_MAX};
 use timeball::wire::Span;
 use timeball::wire::extension::FIELD_HEADER_BYTES;
-use timeball::wire::ntp::HEADER_BYTES;
+use timeball::wire::ntp::{HEADER_BYTES, Header};
 use timeball::wire::nts::UNIQUE_IDENTIFIER_BYTES_MIN;
+use timeball::wire::timestamp::NtpTimestamp;
 
 use crate::associations::Associations;
 use crate::flight::{Flight, Sent};
@@ -84,8 +85,8 @@ impl Writer {
     }
 
     /// Keys for a [`Flight`].
-    pub fn flight_key(&mut self) -> [u64; 2] {
-        [random_u64(&mut self.nonces), random_u64(&mut self.nonces)]
+    pub fn flight_keys(&mut self) -> [[u64; 2]; 2] {
+        [(); 2].map(|()| [(); 2].map(|()| random_u64(&mut self.nonces)))
     }
 
     /// Whether the batch is full.
@@ -104,16 +105,24 @@ impl Writer {
         self.end = 0;
     }
 
-    /// Adds the request of `client` that was due at `due_ns`. The batch is not full.
-    pub fn add(&mut self, clients: &mut Clients, client: usize, due_ns: u64, flight: &mut Flight) {
+    /// Adds the request of `client` that was due at `due_ns`. The batch is not full. `heard` is the
+    /// receive timestamp of the client's last answer, for an interleaved request.
+    pub fn add(
+        &mut self,
+        clients: &mut Clients,
+        client: usize,
+        due_ns: u64,
+        heard: Option<NtpTimestamp>,
+        flight: &mut Flight,
+    ) {
         let start = self.end;
         let sent = |bytes, cookies| Sent { due_ns, client: client as u32, bytes, cookies };
-        let (bytes, sealing) = match clients {
+        let (transmit, bytes, sealing) = match clients {
             Clients::Plain(_) => {
                 let transmit = flight.add(sent(HEADER_BYTES as u16, 0));
                 self.buffer[start..start + HEADER_BYTES]
                     .copy_from_slice(&request_header(transmit).emit());
-                (HEADER_BYTES, None)
+                (transmit, HEADER_BYTES, None)
             }
             Clients::Nts(associations, placeholders, cookie_use) => {
                 let algorithm = associations.algorithm();
@@ -143,9 +152,14 @@ impl Writer {
                     nonce: layout.nonce,
                     ciphertext: layout.ciphertext,
                 };
-                (layout.end, Some(sealing))
+                (transmit, layout.end, Some(sealing))
             }
         };
+        if let Some(origin_timestamp) = heard {
+            let receive_timestamp = flight.second_name(transmit);
+            let header = Header { origin_timestamp, receive_timestamp, ..request_header(transmit) };
+            self.buffer[start..start + HEADER_BYTES].copy_from_slice(&header.emit());
+        }
         self.places.push(Place { span_start: start, bytes, client, sealing });
         self.end = start + bytes;
     }
@@ -153,23 +167,23 @@ impl Writer {
     /// Seals all requests of the batch.
     pub fn seal(&mut self, clients: &Clients) {
         let Clients::Nts(associations, ..) = clients else { return };
-        let mut jobs: ArrayVec<ReplySeal<'_>, BATCH_REQUESTS> = ArrayVec::new();
+        let mut jobs: ArrayVec<RequestSeal<'_>, BATCH_REQUESTS> = ArrayVec::new();
         let mut rest = &mut self.buffer[..];
         for place in &self.places {
             let (request, after) = rest.split_at_mut(place.bytes);
             rest = after;
             let Some(sealing) = place.sealing else { continue };
-            let (before, text) =
+            let (before, tag) =
                 request[..sealing.ciphertext.end()].split_at_mut(sealing.ciphertext.start());
-            jobs.push(ReplySeal {
+            jobs.push(RequestSeal {
                 algorithm: associations.algorithm(),
                 key: associations.c2s(place.client),
                 nonce: &before[sealing.nonce.range()],
                 associated_data: &before[..sealing.associated_bytes],
-                text,
+                tag,
             });
         }
-        self.aead.seal_replies(&mut jobs);
+        self.aead.seal_requests(&mut jobs);
     }
 
     /// Spoils all requests of the batch. What makes an answer known stays.

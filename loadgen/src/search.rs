@@ -33,6 +33,8 @@ pub struct Trial {
     pub answered_per_second: f64,
     /// Latency quantiles in nanoseconds: 0.5, 0.9, 0.99, 0.999.
     pub latency_ns: [u64; 4],
+    /// CPU time of the server per answer in nanoseconds, if its process was looked at.
+    pub server_ns_per_answer: Option<f64>,
     /// What became of the requests.
     pub tally: Tally,
     /// Why the generator was the limit; empty if it was not.
@@ -190,6 +192,7 @@ mod tests {
         };
         Trial {
             purpose,
+            server_ns_per_answer: None,
             rate_per_second: rate,
             offered_per_second: offered,
             answered_per_second: answered,

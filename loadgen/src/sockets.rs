@@ -52,6 +52,17 @@ pub enum SocketError {
     /// The sources cannot reach the target.
     #[error("the sources {0} and the server {1} are of different IP versions")]
     Version(Prefix, SocketAddr),
+    /// A source port cannot be had.
+    #[error(
+        "requests cannot leave from port {port} ({source}): ports below 1024 are for root, and one \
+         that is in use for nobody; choose another --source-port, or leave it out"
+    )]
+    Port {
+        /// The port.
+        port: u16,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Anything else.
     #[error("no socket to {target} can be opened ({source}); look at `ip route get`")]
     Open {
@@ -63,9 +74,9 @@ pub enum SocketError {
 }
 
 impl Sockets {
-    /// As many as `plan` gives a thread. Without given sources they are connected, which spares the
-    /// kernel the choice of a route for every datagram.
-    pub fn open(plan: &Plan) -> Result<Self, SocketError> {
+    /// As many as `plan` gives the thread with this number. Without given sources they are
+    /// connected, which spares the kernel the choice of a route for every datagram.
+    pub fn open(plan: &Plan, thread: usize) -> Result<Self, SocketError> {
         let target = plan.target;
         if let Some(prefix) = plan.sources {
             check_sources(prefix, target)?;
@@ -80,17 +91,23 @@ impl Sockets {
         } else {
             Ipv6Addr::UNSPECIFIED.into()
         };
-        let open = || {
-            let socket = open_udp(SocketAddr::new(any, 0), false, &options)?;
+        let open = |number| {
+            // Checked: the last one is at most 65535.
+            let port = plan.source_port.map_or(0, |first| first + number as u16);
+            let socket = open_udp(SocketAddr::new(any, port), false, &options).map_err(
+                |source| match port {
+                    0 => SocketError::Open { target, source },
+                    port => SocketError::Port { port, source },
+                },
+            )?;
             if plan.sources.is_none() {
-                socket.connect(target)?;
+                socket.connect(target).map_err(|source| SocketError::Open { target, source })?;
             }
             Ok(socket)
         };
-        let sockets: Vec<UdpSocket> = (0..plan.ports_per_thread)
-            .map(|_| open())
-            .collect::<Result<_, _>>()
-            .map_err(|source| SocketError::Open { target, source })?;
+        let first = thread * plan.ports_per_thread;
+        let sockets: Vec<UdpSocket> =
+            (first..first + plan.ports_per_thread).map(open).collect::<Result<_, _>>()?;
         Ok(Self {
             drops: sockets.iter().map(drops).collect(),
             sockets,

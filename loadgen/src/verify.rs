@@ -1,6 +1,6 @@
 //! Whether a datagram is the answer to a request: first by its looks, then by its tag.
 
-use timeball::aead::RequestVerify;
+use timeball::aead::ReplyOpen;
 use timeball::client::is_kiss;
 use timeball::wire::extension::FIELD_HEADER_BYTES;
 use timeball::wire::ntp::{Header, Leap, Mode, ReferenceId};
@@ -8,7 +8,7 @@ use timeball::wire::nts::{Authenticator, Direction, Trailer, encrypted_cookies, 
 use timeball::wire::timestamp::NtpTimestamp;
 
 use crate::associations::Associations;
-use crate::flight::{Flight, Found, Sent};
+use crate::flight::{Flight, Found, Named, Sent};
 use crate::record::Invalid;
 use crate::request::Writer;
 
@@ -28,12 +28,16 @@ pub enum Looks {
 /// An answer that is still to be authenticated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
-    /// Names the request.
-    pub origin: NtpTimestamp,
+    /// The request's transmit timestamp, by which it is known.
+    pub request: NtpTimestamp,
     /// The request.
     pub sent: Sent,
     /// What it says.
     pub says: Says,
+    /// It named the request by its receive timestamp (RFC 9769 section 2).
+    pub is_interleaved: bool,
+    /// When the server received the request, by its own clock.
+    pub receive_timestamp: NtpTimestamp,
     /// The authenticator of an NTS answer; a NAK has none.
     pub authenticator: Option<Authenticator>,
 }
@@ -88,8 +92,8 @@ pub fn look(datagram: &[u8], is_nts: bool, flight: &Flight, writer: &Writer) -> 
         Some(header) if header.mode == Mode::Server && header.version == 4 => header,
         _ => return Looks::Invalid(Reason::Header),
     };
-    let origin = header.origin_timestamp;
-    let sent = match flight.find(origin) {
+    let Named { transmit: request, is_interleaved } = flight.name(header.origin_timestamp);
+    let sent = match flight.find(request) {
         Found::Waiting(sent) => sent,
         Found::Done => return Looks::Duplicate,
         Found::Forgotten => return Looks::Forgotten,
@@ -103,40 +107,42 @@ pub fn look(datagram: &[u8], is_nts: bool, flight: &Flight, writer: &Writer) -> 
     } else {
         Says::Time { is_synchronised: header.leap != Leap::Unsynchronised && header.stratum > 0 }
     };
+    let answer = |says, authenticator| {
+        let receive_timestamp = header.receive_timestamp;
+        let candidate =
+            Candidate { request, sent, says, is_interleaved, receive_timestamp, authenticator };
+        Looks::Answer(candidate)
+    };
     if !is_nts {
-        return Looks::Answer(Candidate { origin, sent, says, authenticator: None });
+        return answer(says, None);
     }
     let is_ours =
-        |field: &[u8]| writer.is_identifier(origin.to_bits(), &field[FIELD_HEADER_BYTES..]);
+        |field: &[u8]| writer.is_identifier(request.to_bits(), &field[FIELD_HEADER_BYTES..]);
     match find(datagram, Direction::Response) {
         Trailer::Nts(fields) if !is_ours(&datagram[fields.unique_identifier.range()]) => {
             Looks::Invalid(Reason::Identifier)
         }
-        Trailer::Nts(fields) => {
-            let authenticator = Some(fields.authenticator);
-            Looks::Answer(Candidate { origin, sent, says, authenticator })
-        }
+        Trailer::Nts(fields) => answer(says, Some(fields.authenticator)),
         Trailer::UniqueIdentifierOnly(field) if !is_ours(&datagram[field.range()]) => {
             Looks::Invalid(Reason::Identifier)
         }
         Trailer::UniqueIdentifierOnly(_) if says == Says::Kiss(ReferenceId::KISS_NTSN) => {
-            Looks::Answer(Candidate { origin, sent, says: Says::Nak, authenticator: None })
+            answer(Says::Nak, None)
         }
         _ => Looks::Invalid(Reason::Fields),
     }
 }
 
-/// The work that authenticates an answer and decrypts it in place. Its AEAD is that of requests,
-/// turned round: S2C for C2S.
+/// The work that authenticates an answer and decrypts it in place.
 pub fn job<'a>(
     candidate: &Candidate,
     authenticator: &Authenticator,
     datagram: &'a mut [u8],
     associations: &'a Associations,
-) -> RequestVerify<'a> {
+) -> ReplyOpen<'a> {
     let (before, sealed) =
         datagram[..authenticator.ciphertext.end()].split_at_mut(authenticator.ciphertext.start());
-    RequestVerify {
+    ReplyOpen {
         algorithm: associations.algorithm(),
         key: associations.s2c(candidate.sent.client as usize),
         nonce: &before[authenticator.nonce.range()],

@@ -46,6 +46,7 @@ fn every_bad_start_says_one_sentence() {
     let silent = silent.local_addr().expect("bound").to_string();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
     let closed = closed.local_addr().expect("bound").to_string();
+    let taken = silent.rsplit_once(':').expect("a port").1.to_owned();
     for (arguments, code, word) in [
         (&["ntp", &silent, "--no-self-test", "--timeout", "50ms"][..], 1, "no answer from udp"),
         (&["ntp", "a:b"], 2, "no host"),
@@ -61,6 +62,17 @@ fn every_bad_start_says_one_sentence() {
             2,
             "process",
         ),
+        (
+            &["ntp", &silent, "--server-control", "/nonexistent", "--no-probe", "--no-self-test"],
+            1,
+            "no server is running at /nonexistent",
+        ),
+        (&["ntp", &silent, "--no-self-test", "--source-port", &taken], 1, "choose another"),
+        (&["ntp", &silent, "--source-port", "65535", "--ports", "2"], 2, "65535"),
+        (&["ntp", &silent, "--json", "/nonexistent/run.json"], 2, "cannot write"),
+        (&["search", "ntp", &silent, "--html", "/nonexistent/page"], 2, "cannot write"),
+        (&["search", "ntp", &silent, "--server-control", "/x"], 2, "--server-control is for"),
+        (&["ke", &closed, "--insecure", "--json", "/nonexistent/x"], 2, "cannot write"),
         (&["nts", &silent, "--mint", "/nonexistent"], 2, "cannot read"),
         (&["nts", &silent, "--mint", &ntskeys_file], 2, "no ntskeys"),
         (&["nts", &silent, "--load", &ntskeys_file], 1, "chmod 600"),
@@ -75,6 +87,21 @@ fn every_bad_start_says_one_sentence() {
         assert_eq!(found, code, "{arguments:?}: {text}");
     }
     drop(closed);
+}
+
+#[test]
+fn a_port_that_needs_rights_says_one_sentence() {
+    // In a namespace of its own the lowest port for everybody is the kernel's default, 1024.
+    let output = Command::new("unshare")
+        .args(["--net", "setpriv", "--bounding-set", "-net_bind_service"])
+        .args(["--inh-caps", "-net_bind_service", "--", env!("CARGO_BIN_EXE_timeball-load")])
+        .args(["ntp", "127.0.0.1:11123", "--source-port", "123", "--no-probe", "--no-self-test"])
+        .output()
+        .expect("unshare and setpriv (Debian package util-linux)");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains("port 123") && text.contains("below 1024 are for root"), "{text}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]
@@ -186,4 +213,42 @@ fn ctrl_c_ends_a_run_with_the_results_so_far() {
     assert!(text.contains("interrupted"), "{text}");
     assert_eq!(output.status.code(), Some(1));
     assert!(std::fs::read_to_string(json).expect("kept").contains("\"trials\":[{"));
+}
+
+#[test]
+fn ctrl_c_ends_a_long_run_of_each_kind_with_what_it_has() {
+    let reflector = Reflector::start(false, None).expect("a server");
+    let server = reflector.address.to_string();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = |name| path(directory.path(), name);
+    let keys = file("ntskeys");
+    let text = ntskeys::emit(&reflector.ring, 0.0);
+    replace_private(keys.as_ref(), text.as_bytes()).expect("written");
+    let common = ["--duration", "24h", "--rate", "200", "--timeout", "10s"];
+    for (name, arguments) in [
+        ("ntp", &["ntp", &server, "--no-self-test"][..]),
+        ("nts", &["nts", &server, "--mint", &keys, "--no-self-test", "--save", &file("saved")]),
+        ("mix", &["mix", &server, "--mint", &keys, "--shares", "nts=1,ntp=1"]),
+    ] {
+        let json = file(name);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_timeball-load"))
+            .args(arguments)
+            .args(common)
+            .args(["--json", &json])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("runs");
+        // Behind the probe, which would take the signal for the run's: 3 of its requests are sent
+        // in 30 ms, and as many answers come.
+        reflector.wait_for_answers(100);
+        kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+        let mut text = String::new();
+        child.stdout.take().expect("piped").read_to_string(&mut text).expect("text");
+        let status = child.wait().expect("ended");
+        assert!(matches!(status.code(), Some(0 | 3)), "{name}: {status}: {text}");
+        assert!(text.contains("the results are those so far"), "{name}: {text}");
+        let kept = std::fs::read_to_string(json).expect("kept");
+        assert!(kept.contains("\"interrupted\":true"), "{name}: {kept}");
+    }
+    assert!(std::fs::metadata(file("saved")).expect("kept").len() > 0);
 }

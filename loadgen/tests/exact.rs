@@ -87,7 +87,7 @@ fn expected(fates: &[Fate], each: u64) -> Tally {
     for fate in fates {
         tally.offered += each;
         match fate {
-            Fate::Answer => tally.answered += each,
+            Fate::Answer | Fate::Interleave => tally.answered += each,
             Fate::Lose => {}
             Fate::Duplicate => (tally.answered, tally.duplicates) = (tally.answered + each, each),
             Fate::Delay => tally.late += each,
@@ -343,4 +343,23 @@ fn hostile_requests_are_what_they_say() {
     // Some of it looks like NTP of an older version.
     let junk = ask(Twist::Junk);
     assert!(junk.lost > 100, "{junk:?}");
+}
+
+#[test]
+fn interleaved_answers_are_told_from_basic_ones() {
+    let (server, found) = ask(
+        || Faulty::start(&[Fate::Interleave, Fate::Interleave, Fate::Lose, Fate::Interleave]),
+        |plan| plan.interleaved = true,
+        Ask::Ntp,
+        Algorithm::AesSivCmac256,
+    );
+    let tally = of_server(&found);
+    assert_eq!((tally.answered, tally.lost), (REQUESTS * 3 / 4, REQUESTS / 4), "{tally:?}");
+    assert_eq!(tally.interleaved, server.interleaved());
+    // Of 12 requests of a client one is its first, and one in four follows a lost answer.
+    assert!(tally.interleaved > REQUESTS / 4, "{tally:?}");
+    // A server that does not know the mode is asked in vain, and harms nobody.
+    let interleaved = |plan: &mut Plan| plan.interleaved = true;
+    let (_, found) = ask(answering, interleaved, Ask::Ntp, Algorithm::AesSivCmac256);
+    assert_eq!((found.total.tally.answered, found.total.tally.interleaved), (REQUESTS, 0));
 }

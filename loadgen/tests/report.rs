@@ -1,87 +1,17 @@
 //! Results as text, JSON, CSV and HTML, from runs against a server in this process.
 
-use std::sync::atomic::AtomicBool;
+mod made;
+
 use std::time::Duration;
 
+use made::{report, search};
 use timeball::aead::Algorithm;
 use timeball_load::handshakes::Exchanges;
 use timeball_load::host::Host;
 use timeball_load::plan::{Ask, Plan};
-use timeball_load::record::Tally;
-use timeball_load::reflector::{Reflector, self_test};
+use timeball_load::reflector::self_test;
 use timeball_load::report::terminal::{comparison, ntpperf, text};
-use timeball_load::report::{
-    Document, RunReport, SearchReport, Second, csv, html, merge, search_csv,
-};
-use timeball_load::request::Clients;
-use timeball_load::run::run;
-use timeball_load::search::{Goal, Purpose, Trial, Verdict};
-
-fn report(requests: u64) -> RunReport {
-    let reflector = Reflector::start(false, None).expect("a server");
-    let mut plan = Plan::new(reflector.address, Ask::Ntp, 1000.0, Duration::from_secs(10));
-    plan.requests_max = requests;
-    plan.timeout = Duration::from_secs(10);
-    let stop = AtomicBool::new(false);
-    let found = run(&plan, vec![Clients::Plain(3)], &stop, |_, _| {}).expect("a run");
-    assert_eq!(found.total.tally.answered, requests);
-    RunReport {
-        program: "timeball-load".to_owned(),
-        command_line: "timeball-load ntp <server>".to_owned(),
-        begun: 1_800_000_000,
-        host: Host::look(),
-        plan,
-        clients: 3,
-        offer_seconds: found.offer_time.as_secs_f64(),
-        interrupted: false,
-        faults: Vec::new(),
-        self_test: None,
-        server: None,
-        tally: found.total.tally,
-        latency: found.total.latency,
-        send_lag: found.total.send_lag,
-        seconds: found.intervals.iter().map(Second::of).collect(),
-    }
-}
-
-fn search() -> SearchReport {
-    let trial = |purpose, rate: f64, answered: f64| Trial {
-        purpose,
-        rate_per_second: rate,
-        offered_per_second: rate,
-        answered_per_second: answered,
-        latency_ns: [10_000, 20_000, 30_000, 40_000],
-        tally: Tally { offered: rate as u64, answered: answered as u64, ..Tally::default() },
-        faults: Vec::new(),
-    };
-    SearchReport {
-        program: "timeball-load".to_owned(),
-        command_line: "timeball-load search ntp 127.0.0.1".to_owned(),
-        begun: 1_800_000_000,
-        host: Host::look(),
-        plan: Plan::new(([127, 0, 0, 1], 123).into(), Ask::Ntp, 1.0, Duration::from_secs(1)),
-        goal: Goal {
-            low_per_second: 1e3,
-            high_per_second: 1e6,
-            loss_max: 0.001,
-            resolution: 0.02,
-            repeats: 1,
-        },
-        verdict: Some(Verdict {
-            rates_per_second: vec![4e5],
-            median_per_second: 4e5,
-            spread_per_second: [4e5, 4e5],
-            at_least: false,
-        }),
-        trials: vec![
-            trial(Purpose::Search(0), 1e6, 5e5),
-            trial(Purpose::Search(0), 4e5, 4e5),
-            trial(Purpose::Latency(0.5), 2e5, 2e5),
-            trial(Purpose::Sweep(1.0), 4e5, 4e5),
-            trial(Purpose::Sweep(2.0), 8e5, 3e5),
-        ],
-    }
-}
+use timeball_load::report::{Document, csv, html, merge, search_csv};
 
 #[test]
 fn the_self_test_finds_the_generator_right() {
@@ -141,9 +71,9 @@ fn csv_and_ntpperf_have_a_line_for_each() {
 #[test]
 fn the_page_holds_all_charts_and_needs_nothing_from_elsewhere() {
     let runs = vec![("one".to_owned(), report(30)), ("<two>".to_owned(), report(30))];
-    let page = html::page(&runs, &[search(), search()]);
-    // Latency, two courses, overload, steps.
-    assert_eq!(page.matches("<svg").count(), 5);
+    let page = html::page(&runs, &[("a".to_owned(), search()), ("b".to_owned(), search())]);
+    // Latency, two courses, overload, latency against load, steps.
+    assert_eq!(page.matches("<svg").count(), 6);
     assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
     assert!(page.contains("&lt;two&gt;") && !page.contains("<two>"), "names are escaped");
     assert!(page.contains("ntp &lt;server&gt;") && page.contains(&Host::look().kernel));
@@ -153,7 +83,7 @@ fn the_page_holds_all_charts_and_needs_nothing_from_elsewhere() {
     let mut empty = search();
     empty.trials.clear();
     empty.verdict = None;
-    assert!(html::page(&[], &[empty]).contains("interrupted"));
+    assert!(html::page(&[], &[("none".to_owned(), empty)]).contains("interrupted"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use zeroize::Zeroize;
 
 use super::arch::{AesNi, Blocks128, Blocks256, Blocks512, Vaes256, Vaes512};
 use super::kernels::{Job, Kernels};
-use super::{CookieMake, CookieOpen, ReplySeal, RequestVerify};
+use super::{CookieMake, CookieOpen, ReplyOpen, ReplySeal, RequestSeal, RequestVerify};
 
 /// An instruction set that kernels exist for, from narrow to wide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -94,6 +94,16 @@ impl Aead {
 
     /// Seals replies in place.
     pub fn seal_replies(&mut self, jobs: &mut [ReplySeal<'_>]) {
+        self.engine.run(jobs);
+    }
+
+    /// Seals requests that enclose nothing: writes their tags.
+    pub fn seal_requests(&mut self, jobs: &mut [RequestSeal<'_>]) {
+        self.engine.run(jobs);
+    }
+
+    /// Opens replies: decrypts `sealed` in place and sets `passed`.
+    pub fn open_replies(&mut self, jobs: &mut [ReplyOpen<'_>]) {
         self.engine.run(jobs);
     }
 

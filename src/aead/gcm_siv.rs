@@ -122,6 +122,24 @@ impl Mode for GcmSiv {
         }
         store(&mut group.text, group.plain_bytes, tags);
     }
+
+    #[inline(always)]
+    fn unseal<V: Lanes, const N: usize>(
+        token: V::Token,
+        group: &mut Seal<'_>,
+        scratch: &mut Scratch<V>,
+        tags: &mut Sinks<'_>,
+    ) {
+        expand::<V, N>(token, load(token, &group.keys, 0), &mut scratch.first);
+        let client = LaneKeys(&scratch.first);
+        let keys = MessageKeys::<V, N>::derive(token, &client, &group.nonces, &mut scratch.second);
+        for vector in 0..N {
+            let tag = group.text.block(token, vector, group.plain_bytes);
+            keys.crypt(token, vector, tag, None, &mut group.text, group.plain_bytes);
+        }
+        let associated = (&group.associated, group.associated_bytes);
+        store(tags, 0, keys.tags(token, Some(associated), Some((&group.text, group.plain_bytes))));
+    }
 }
 
 /// A master key's schedule, as the key-generating key.

@@ -40,6 +40,14 @@ pub(super) trait Mode {
         group: &mut Seal<'_>,
         scratch: &mut Scratch<V>,
     );
+
+    /// Opens replies.
+    fn unseal<V: Lanes, const N: usize>(
+        token: V::Token,
+        group: &mut Seal<'_>,
+        scratch: &mut Scratch<V>,
+        tags: &mut Sinks<'_>,
+    );
 }
 
 /// A group of messages of one shape and one algorithm.
@@ -159,6 +167,26 @@ impl Group for Seal<'_> {
         _: &mut Sinks<'_>,
     ) {
         M::seal::<V, N>(token, self, scratch);
+    }
+}
+
+/// Opens replies in place: [`Seal`] with the text first, which the tag is then computed of.
+pub(super) struct Unseal<'g>(pub(super) Seal<'g>);
+
+impl Group for Unseal<'_> {
+    #[inline(always)]
+    fn algorithm(&self) -> Algorithm {
+        self.0.algorithm
+    }
+
+    #[inline(always)]
+    fn run<M: Mode, V: Lanes, const N: usize>(
+        &mut self,
+        token: V::Token,
+        scratch: &mut Scratch<V>,
+        tags: &mut Sinks<'_>,
+    ) {
+        M::unseal::<V, N>(token, &mut self.0, scratch, tags);
     }
 }
 

@@ -8,10 +8,12 @@ use super::arch::{AesNi, Blocks128, LANES_MAX, Lanes, SPARE_BYTES, Sinks, Source
 use super::gcm_siv::GcmSiv;
 use super::group::{
     ASSOCIATED_BYTES_MIN, Group, Make, Mode, Nonces, Open, PLAIN_BYTES_MIN, Scratch, Seal, Spare,
-    Tags, Verify,
+    Tags, Unseal, Verify,
 };
 use super::siv::Siv;
-use super::{Algorithm, CookieMake, CookieOpen, ReplySeal, RequestVerify, TAG_BYTES};
+use super::{
+    Algorithm, CookieMake, CookieOpen, ReplyOpen, ReplySeal, RequestSeal, RequestVerify, TAG_BYTES,
+};
 
 /// The kernels of one instruction set, with their scratch, and AES-NI for groups of one or two:
 /// a wide register would carry dummies there, and takes longer to fill.
@@ -194,7 +196,7 @@ pub(super) trait Job {
     /// Takes the next lane of a group that it is like.
     fn join<'g>(&'g mut self, group: &mut Self::Group<'g>, lane: usize);
 
-    /// Learns the tag that its message should have; jobs that seal have it already.
+    /// Learns the tag that its message should have; jobs that seal a text have it already.
     fn finish(&mut self, tag: &[u8; TAG_BYTES]);
 
     /// Answers this job with the portable code, whatever its lengths.
@@ -401,6 +403,117 @@ impl Job for ReplySeal<'_> {
 
     fn run_alone(&mut self) {
         super::portable::seal_reply(self);
+    }
+}
+
+/// In the lanes as [`RequestVerify`]; what that compares is written here.
+impl Job for RequestSeal<'_> {
+    type Group<'g>
+        = Verify<'g>
+    where
+        Self: 'g;
+
+    fn fits(&self) -> bool {
+        self.algorithm != Algorithm::AesSivCmac512
+            && self.key.len() == self.algorithm.key_bytes()
+            && self.nonce.len() == self.algorithm.nonce_bytes()
+            && self.tag.len() == TAG_BYTES
+            && self.associated_data.len() >= ASSOCIATED_BYTES_MIN
+    }
+
+    #[inline(always)]
+    fn found<'g>(&'g mut self, _: &'g mut Spare) -> Verify<'g> {
+        Verify {
+            algorithm: self.algorithm,
+            keys: Sources::new(self.key),
+            nonces: Nonces::new(self.nonce),
+            associated: Sources::new(self.associated_data),
+            associated_bytes: self.associated_data.len(),
+        }
+    }
+
+    #[inline(always)]
+    fn is_like(&self, group: &Verify<'_>) -> bool {
+        (self.algorithm == group.algorithm)
+            & (self.key.len() == group.keys.bytes())
+            & (self.nonce.len() == group.nonces.bytes())
+            & (self.tag.len() == TAG_BYTES)
+            & (self.associated_data.len() == group.associated_bytes)
+    }
+
+    #[inline(always)]
+    fn join<'g>(&'g mut self, group: &mut Verify<'g>, lane: usize) {
+        group.keys.set(lane, self.key);
+        group.nonces.set(lane, self.nonce);
+        group.associated.set(lane, self.associated_data);
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, tag: &[u8; TAG_BYTES]) {
+        self.tag.copy_from_slice(tag);
+    }
+
+    fn run_alone(&mut self) {
+        super::portable::seal_request(self);
+    }
+}
+
+/// In the lanes as [`ReplySeal`], the other way round.
+impl Job for ReplyOpen<'_> {
+    type Group<'g>
+        = Unseal<'g>
+    where
+        Self: 'g;
+
+    fn fits(&self) -> bool {
+        self.algorithm != Algorithm::AesSivCmac512
+            && self.key.len() == self.algorithm.key_bytes()
+            && self.nonce.len() == self.algorithm.nonce_bytes()
+            && self.sealed.len() >= PLAIN_BYTES_MIN + TAG_BYTES
+            && self.sealed.len() <= SPARE_BYTES
+            && self.associated_data.len() >= ASSOCIATED_BYTES_MIN
+    }
+
+    #[inline(always)]
+    fn found<'g>(&'g mut self, spare: &'g mut Spare) -> Unseal<'g> {
+        Unseal(Seal {
+            algorithm: self.algorithm,
+            keys: Sources::new(self.key),
+            nonces: Nonces::new(self.nonce),
+            associated: Sources::new(self.associated_data),
+            associated_bytes: self.associated_data.len(),
+            plain_bytes: self.sealed.len() - TAG_BYTES,
+            text: Sinks::new(self.sealed, spare),
+        })
+    }
+
+    #[inline(always)]
+    fn is_like(&self, Unseal(group): &Unseal<'_>) -> bool {
+        (self.algorithm == group.algorithm)
+            & (self.key.len() == group.keys.bytes())
+            & (self.nonce.len() == group.nonces.bytes())
+            & (self.sealed.len() == group.plain_bytes + TAG_BYTES)
+            & (self.associated_data.len() == group.associated_bytes)
+    }
+
+    #[inline(always)]
+    fn join<'g>(&'g mut self, Unseal(group): &mut Unseal<'g>, lane: usize) {
+        group.keys.set(lane, self.key);
+        group.nonces.set(lane, self.nonce);
+        group.associated.set(lane, self.associated_data);
+        group.text.set(lane, self.sealed);
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, tag: &[u8; TAG_BYTES]) {
+        self.passed = same_tag(self.algorithm, self.sealed, tag);
+        if !self.passed {
+            self.sealed.fill(0);
+        }
+    }
+
+    fn run_alone(&mut self) {
+        super::portable::open_reply(self);
     }
 }
 

@@ -7,6 +7,7 @@
 //! - [`Algorithm`]: the three AEADs of NTS, by their IANA numbers.
 //! - [`MasterKey`]: a key of the server, with what is derived from it once.
 //! - [`CookieOpen`], [`RequestVerify`], [`CookieMake`], [`ReplySeal`]: the jobs.
+//! - [`RequestSeal`], [`ReplyOpen`]: the jobs of a client that asks by the batch.
 //! - [`Aead`]: answers them, with the kernels of one instruction set ([`Backend`]).
 //! - [`NonceGenerator`]: unique and unlinkable nonces for the jobs that seal.
 //! - [`seal_one`], [`open_one`]: one message at a time, for clients and key files.
@@ -51,7 +52,7 @@ mod siv;
 
 pub use algorithm::{Algorithm, TAG_BYTES};
 pub use backend::{Aead, Backend};
-pub use jobs::{CookieMake, CookieOpen, ReplySeal, RequestVerify};
+pub use jobs::{CookieMake, CookieOpen, ReplyOpen, ReplySeal, RequestSeal, RequestVerify};
 pub use master::{MasterKey, MasterKeyError};
 pub use nonce::NonceGenerator;
 pub use one_shot::{OneShotError, open_one, seal_one};

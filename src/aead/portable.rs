@@ -2,7 +2,10 @@
 //! takes.
 
 use super::one_shot::open_into;
-use super::{CookieMake, CookieOpen, ReplySeal, RequestVerify, TAG_BYTES, open_one, seal_one};
+use super::{
+    CookieMake, CookieOpen, ReplyOpen, ReplySeal, RequestSeal, RequestVerify, TAG_BYTES, open_one,
+    seal_one,
+};
 
 pub(super) fn open_cookie(job: &mut CookieOpen<'_>) {
     let (algorithm, key) = (job.key.algorithm(), job.key.expose_bytes());
@@ -33,4 +36,18 @@ pub(super) fn seal_reply(job: &mut ReplySeal<'_>) {
     let (key, nonce, data) = (job.key, job.nonce, job.associated_data);
     // A job that cannot be sealed has been zeroed: nothing can leak.
     let _ = seal_one(job.algorithm, key, nonce, data, job.text);
+}
+
+pub(super) fn seal_request(job: &mut RequestSeal<'_>) {
+    if job.tag.len() != TAG_BYTES {
+        return job.tag.fill(0);
+    }
+    let (key, nonce, data) = (job.key, job.nonce, job.associated_data);
+    // A job that cannot be sealed has been zeroed.
+    let _ = seal_one(job.algorithm, key, nonce, data, job.tag);
+}
+
+pub(super) fn open_reply(job: &mut ReplyOpen<'_>) {
+    let (key, nonce, data) = (job.key, job.nonce, job.associated_data);
+    job.passed = open_one(job.algorithm, key, nonce, data, job.sealed).is_ok();
 }

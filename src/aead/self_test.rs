@@ -5,8 +5,8 @@
 //! lane of each is forged once.
 
 use super::{
-    Aead, Algorithm, Backend, CookieMake, CookieOpen, MasterKey, ReplySeal, RequestVerify,
-    TAG_BYTES, open_one, seal_one,
+    Aead, Algorithm, Backend, CookieMake, CookieOpen, MasterKey, ReplyOpen, ReplySeal, RequestSeal,
+    RequestVerify, TAG_BYTES, open_one, seal_one,
 };
 
 /// A back end that does not compute what it should. The server must not start.
@@ -21,14 +21,16 @@ pub struct SelfTestError {
     pub algorithm: Algorithm,
 }
 
-/// Checks each of the four operations against a known answer, in every size of batch that makes a
+/// Checks each of the six operations against a known answer, in every size of batch that makes a
 /// difference, and that a forged message is refused alone.
 pub fn self_test(aead: &mut Aead) -> Result<(), SelfTestError> {
-    let checks: [Check; 4] = [
+    let checks: [Check; 6] = [
         ("making cookies", make_cookies),
         ("opening cookies", open_cookies),
         ("verifying requests", verify_requests),
         ("sealing replies", seal_replies),
+        ("sealing requests", seal_requests),
+        ("opening replies", open_replies),
     ];
     let backend = aead.backend();
     for known in [&AES_SIV, &AES_GCM_SIV] {
@@ -134,6 +136,44 @@ fn seal_replies(aead: &mut Aead, known: &Known, jobs: usize) -> bool {
         .collect();
     aead.seal_replies(&mut batch);
     texts.iter().all(|text| text == known.reply)
+}
+
+fn seal_requests(aead: &mut Aead, known: &Known, jobs: usize) -> bool {
+    let mut tags = vec![[0; TAG_BYTES]; jobs];
+    let mut batch: Vec<_> = (tags.iter_mut())
+        .map(|tag| RequestSeal {
+            algorithm: known.algorithm,
+            key: known.key,
+            nonce: known.nonce,
+            associated_data: known.request,
+            tag,
+        })
+        .collect();
+    aead.seal_requests(&mut batch);
+    tags.iter().all(|tag| *tag == known.request_tag)
+}
+
+fn open_replies(aead: &mut Aead, known: &Known, jobs: usize) -> bool {
+    let mut texts = vec![known.reply.to_vec(); jobs];
+    texts[jobs - 1][known.reply.len() - 1] ^= 1;
+    let text_range = known.algorithm.plaintext_offset()..;
+    let mut batch: Vec<_> = (texts.iter_mut())
+        .map(|sealed| ReplyOpen {
+            algorithm: known.algorithm,
+            key: known.key,
+            nonce: known.nonce,
+            associated_data: known.header,
+            sealed,
+            passed: false,
+        })
+        .collect();
+    aead.open_replies(&mut batch);
+    let [front @ .., forged] = batch.as_slice() else { return false };
+    !forged.passed
+        && forged.sealed.iter().all(|byte| *byte == 0)
+        && front
+            .iter()
+            .all(|job| job.passed && job.sealed[text_range.clone()].starts_with(known.text))
 }
 
 /// AES-SIV-CMAC-512, which has no kernels.

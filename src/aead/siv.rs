@@ -137,6 +137,25 @@ impl Mode for Siv {
             crypt.run(token, &keys, counter, None, &mut group.text);
         }
     }
+
+    #[inline(always)]
+    fn unseal<V: Lanes, const N: usize>(
+        token: V::Token,
+        group: &mut Seal<'_>,
+        scratch: &mut Scratch<V>,
+        tags: &mut Sinks<'_>,
+    ) {
+        let constants = Constants::new(token);
+        expand_both::<V, N>(token, &group.keys, &mut scratch.first, &mut scratch.second);
+        for vector in 0..N {
+            let tag = group.text.block(token, vector, 0);
+            let keys = OneSchedule(&scratch.second[vector]);
+            let crypt = Crypt { vector, bytes: group.plain_bytes, offset: BLOCK_BYTES };
+            crypt.run(token, &keys, Ctr::new(&constants, tag), None, &mut group.text);
+        }
+        let fresh: [V; N] = Self::tags(token, group, &constants, &LaneKeys(&scratch.first));
+        store(tags, 0, fresh);
+    }
 }
 
 impl Siv {

@@ -138,13 +138,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     let udp = &settings.udp;
     let sockets = Sockets::open(&settings.ntp_listen, udp, cpus.len(), ke_listen, activated)?;
     warn_of_capped_buffers(&sockets, udp);
-    if !udp.busy_poll.is_zero() && !sockets.are_polled() {
-        eprintln!(
-            "timeball: warning: the kernel polls no interface for us (SO_PREFER_BUSY_POLL needs \
-             CAP_NET_ADMIN); workers poll their sockets alone, which helps little; grant the \
-             capability, or set ntp.busy_poll_microseconds = 0"
-        );
-    }
+    warn_of_missing_poll(&sockets, udp);
     steer(&sockets, &mut random);
     let ke_processes = ke.map_or(0, |ke| ke.processes(available.len()));
     let first =
@@ -163,12 +157,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     };
     let confinement = Confinement::new(settings.sandbox, settings.user.as_deref())?;
     // The control socket is removed at the end, wherever it is.
-    let chronyd = match &settings.clock.chronyd {
-        Some(ChronydAddress::Unix(path)) if settings.clock.source == Source::Follow => {
-            Some(ChronydSocket::new(path))
-        }
-        _ => None,
-    };
+    let chronyd = chronyd_socket(&settings.clock);
     let sockets_directory = chronyd.as_ref().map(ChronydSocket::directory);
     confinement.confine_supervisor(
         &settings.state_directory,
@@ -190,6 +179,26 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     };
     server.run(|| print!("{banner}"))?;
     Ok(())
+}
+
+fn warn_of_missing_poll(sockets: &Sockets, udp: &UdpOptions) {
+    if !udp.busy_poll.is_zero() && !sockets.are_polled() {
+        eprintln!(
+            "timeball: warning: the kernel polls no interface for us (SO_PREFER_BUSY_POLL needs \
+             CAP_NET_ADMIN); workers poll their sockets alone, which helps little; grant the \
+             capability, or set ntp.busy_poll_microseconds = 0"
+        );
+    }
+}
+
+/// chronyd's Unix socket, if it is to be asked there.
+fn chronyd_socket(clock: &ClockSettings) -> Option<ChronydSocket> {
+    match &clock.chronyd {
+        Some(ChronydAddress::Unix(path)) if clock.source == Source::Follow => {
+            Some(ChronydSocket::new(path))
+        }
+        _ => None,
+    }
 }
 
 /// The processors that this process may run on.

@@ -141,7 +141,7 @@ impl Pairs {
     /// interleaved mode if it names a saved pair, which is thereby used up, else in basic mode. The
     /// reply's own pair is saved with `departure`, which [`Pairs::departed`] may correct.
     ///
-    /// Apart from the others' path, which is half as long.
+    /// Apart from the path of the others, who are the most.
     #[cold]
     #[inline(never)]
     pub(super) fn exchange(
@@ -167,8 +167,8 @@ impl Pairs {
         }
     }
 
-    /// The reply with this ticket left at `at` in the system's time, by the kernel's word. It came too late if the pair
-    /// was used or overwritten meanwhile.
+    /// The reply with this ticket left at `at` in the system's time, by the kernel's word. It came
+    /// too late if the pair was used or overwritten meanwhile.
     pub(super) fn departed(&mut self, ticket: Ticket, at: NtpTimestamp) {
         let place = ticket.place();
         let Some(bucket) = self.buckets.get_mut(place / BUCKET_PAIRS) else { return };

@@ -48,6 +48,11 @@ impl Peer {
         Self { child, log }
     }
 
+    /// Its process: `setpriv` has become the peer.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What the peer printed so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).expect("the log file")

@@ -8,6 +8,7 @@ use clap::Args;
 use timeball::aead::Algorithm;
 use timeball::config::cpus;
 
+use super::watch::ServerWatch;
 use super::{CommandError, units};
 use crate::limits::{
     CLIENTS, KE_CONCURRENCY_DEFAULT, PORTS_PER_THREAD, SEGMENTS, SEGMENTS_DEFAULT, THREADS, TIMEOUT,
@@ -16,7 +17,7 @@ use crate::plan::{Ask, Placeholders, Plan, Prefix, Shape};
 use crate::reflector::{SelfTest, self_test};
 
 /// What both have in common.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct LoadArguments {
     /// Requests per second, of all clients together: 500, 150k, 1.5M
     #[arg(long, value_parser = units::rate, default_value = "1k")]
@@ -48,16 +49,25 @@ pub(super) struct LoadArguments {
     /// Sockets, and so source ports, of each thread
     #[arg(long, default_value_t = 1)]
     pub(super) ports: usize,
+    /// The first source port, as 123; those of --ports and --threads follow it
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) source_port: Option<u16>,
     /// Datagrams that the kernel may cut from one message when several are due; 1 is none.
     /// Without --sources 64
     #[arg(long)]
     pub(super) gso: Option<usize>,
+    /// Ask in interleaved mode (RFC 9769); servers remember few clients, so take few
+    #[arg(long)]
+    pub(super) interleaved: bool,
     /// Makes random spacing repeatable
     #[arg(long, default_value_t = 1)]
     pub(super) seed: u64,
     /// Process of the server on this host: its CPU time and drops are shown
-    #[arg(long)]
+    #[arg(long, value_name = "PID")]
     pub(super) server_pid: Option<u32>,
+    /// Control socket of a timeball on this host: its own counters are shown
+    #[arg(long, value_name = "PATH")]
+    pub(super) server_control: Option<PathBuf>,
     /// Do not try the generator on a server of its own first
     #[arg(long)]
     pub(super) no_self_test: bool,
@@ -146,6 +156,9 @@ impl LoadArguments {
         within("--threads: 1 to 64 can be used", THREADS.contains(&cpus.len()))?;
         within("--ports: a thread can have 1 to 64", PORTS_PER_THREAD.contains(&self.ports))?;
         within("--timeout: 1ms to 30s can be used", TIMEOUT.contains(&self.timeout))?;
+        let ports = cpus.len() * self.ports;
+        let last_port = self.source_port.map_or(0, usize::from) + ports - 1;
+        within("--source-port: the ports end at 65535", last_port <= usize::from(u16::MAX))?;
         let default = if self.sources.is_some() { 1 } else { SEGMENTS_DEFAULT };
         let segments = self.gso.unwrap_or(default);
         within("--gso: 1 to 64 datagrams fit a message", SEGMENTS.contains(&segments))?;
@@ -156,10 +169,17 @@ impl LoadArguments {
         plan.cpus = cpus;
         plan.sources = self.sources;
         plan.ports_per_thread = self.ports;
+        plan.source_port = self.source_port;
         plan.segments = segments;
         plan.verify_every = verify;
         plan.seed = self.seed;
+        plan.interleaved = self.interleaved;
         Ok(plan)
+    }
+
+    /// What is looked at beside the run itself, from here on.
+    pub(super) fn watch(&self) -> Result<ServerWatch, CommandError> {
+        ServerWatch::begin(self.server_pid, self.server_control.as_deref())
     }
 
     pub(super) fn clients(&self, default: usize) -> Result<usize, CommandError> {

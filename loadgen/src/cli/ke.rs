@@ -12,15 +12,17 @@ use timeball::ke::client::Options;
 use timeball::ke::exchange::Offer;
 use timeball::limits::NTS_KE_PORT;
 
-use super::load::write;
+use super::load::{check_outputs, write};
 use super::target::{host_and_port, resolve};
+use super::watch::ServerWatch;
 use super::{CommandError, EXIT_FAILURE, EXIT_FINE, EXIT_INVALID, units};
 use crate::associations::harvest::Trust;
+use crate::counters::Sample;
 use crate::handshakes::{Exchanges, Pace, shake};
 use crate::host::{Host, ServerUse};
 use crate::limits::{KE_CONCURRENCY, KE_CONCURRENCY_DEFAULT};
 use crate::plan::{Ask, Plan, Shape};
-use crate::report::terminal::quantiles;
+use crate::report::terminal::{counters, quantiles};
 
 #[derive(Debug, Args)]
 pub(super) struct KeArguments {
@@ -54,8 +56,11 @@ pub(super) struct KeArguments {
     #[arg(long, default_value_t = 15)]
     aead: u16,
     /// Process of the server on this host: its CPU time is shown
-    #[arg(long)]
+    #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
+    /// Control socket of a timeball on this host: its own counters are shown
+    #[arg(long, value_name = "PATH")]
+    server_control: Option<PathBuf>,
     /// Write the results here
     #[arg(long)]
     json: Option<PathBuf>,
@@ -69,6 +74,7 @@ struct KeReport {
     host: Host,
     faults: Vec<String>,
     server: Option<ServerUse>,
+    server_counters: Vec<Sample>,
     exchanges: Exchanges,
 }
 
@@ -76,6 +82,7 @@ pub(super) fn run(arguments: &KeArguments, stop: &AtomicBool) -> Result<u8, Comm
     if !KE_CONCURRENCY.contains(&arguments.concurrency) {
         return Err(CommandError::usage("--concurrency: 1 to 4096 exchanges can be made"));
     }
+    check_outputs(&[&arguments.json])?;
     let options = arguments.options()?;
     let target = resolve(&arguments.server, NTS_KE_PORT)?;
     let rate = arguments.rate.unwrap_or(1.0);
@@ -92,18 +99,19 @@ pub(super) fn run(arguments: &KeArguments, stop: &AtomicBool) -> Result<u8, Comm
     };
     // One exchange first: what is wrong with all of them is said in one sentence.
     timeball::ke::client::establish(&options)?;
-    let before = arguments.server_pid.and_then(ServerUse::of);
+    let watch = ServerWatch::begin(arguments.server_pid, arguments.server_control.as_deref())?;
     let style = ProgressStyle::with_template("{elapsed_precise} {pos} exchanges, {per_sec}");
     let bar = ProgressBar::new_spinner().with_style(style.expect("the template is constant"));
     let exchanges = shake(&options, &plan, pace, arguments.concurrency, stop, || bar.inc(1));
     bar.finish_and_clear();
-    let after = arguments.server_pid.and_then(ServerUse::of);
+    let watched = watch.finish();
     let report = KeReport {
         program: format!("timeball-load {}", env!("CARGO_PKG_VERSION")),
         command_line: std::env::args().collect::<Vec<_>>().join(" "),
         host: Host::look(),
         faults: exchanges.faults(),
-        server: after.zip(before).map(|(after, before)| after.since(&before)),
+        server: watched.process,
+        server_counters: watched.counters,
         exchanges,
     };
     print(&report, pace);
@@ -137,7 +145,10 @@ fn print(report: &KeReport, pace: Pace) {
     println!("  records     {}", quantiles(&exchanges.records));
     if let Some(server) = report.server {
         let each = server.cpu_ns as f64 / exchanges.completed.max(1) as f64 / 1e3;
-        println!("server CPU    {each:.1} us/exchange");
+        println!("server CPU    {each:.1} µs/exchange");
+    }
+    if let Some(sample) = report.server_counters.last() {
+        println!("server counts {}", counters(sample));
     }
     for fault in &report.faults {
         println!("INVALID       {fault}");

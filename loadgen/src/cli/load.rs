@@ -1,6 +1,6 @@
 //! `timeball-load ntp` and `timeball-load nts`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::arguments::{LoadArguments, NtpArguments, NtsArguments};
 use super::target::resolve;
 use super::{CommandError, EXIT_FINE, EXIT_INVALID};
 use crate::associations::{Associations, Saved};
-use crate::host::{Host, ServerUse};
+use crate::host::Host;
 use crate::limits::{CLIENTS_MINTED_DEFAULT, PROBE_REQUESTS};
 use crate::plan::{Ask, CookieUse, Placeholders, Plan, Shape};
 use crate::record::Interval;
@@ -30,12 +30,14 @@ pub(super) struct Prepared {
 }
 
 pub(super) fn ntp(arguments: &NtpArguments, stop: &AtomicBool) -> Result<u8, CommandError> {
+    check_outputs(&[&arguments.load.json, &arguments.load.csv])?;
     let prepared = prepare_ntp(arguments)?;
     let (report, _) = probe_and_offer(&arguments.load, prepared, stop)?;
     finish(&arguments.load, &report)
 }
 
 pub(super) fn nts(arguments: &NtsArguments, stop: &AtomicBool) -> Result<u8, CommandError> {
+    check_outputs(&[&arguments.load.json, &arguments.load.csv])?;
     let prepared = prepare_nts(arguments, stop)?;
     let (report, clients) = probe_and_offer(&arguments.load, prepared, stop)?;
     if let Some(path) = &arguments.save {
@@ -149,12 +151,7 @@ pub(super) fn offer(
     self_test: Option<SelfTest>,
     stop: &AtomicBool,
 ) -> Result<(RunReport, Vec<Clients>), CommandError> {
-    let before = match load.server_pid {
-        None => None,
-        Some(pid) => Some(ServerUse::of(pid).ok_or_else(|| {
-            CommandError::usage(format_args!("there is no process {pid} to look at"))
-        })?),
-    };
+    let watch = load.watch()?;
     let clients_count = clients.iter().map(Clients::len).sum();
     let host = Host::look();
     let begun = time::OffsetDateTime::now_utc();
@@ -162,7 +159,7 @@ pub(super) fn offer(
     let Found { total, intervals, clients, offer_time, unpinned } =
         run(plan, clients, stop, |elapsed, total| show(&bar, elapsed, total))?;
     bar.finish_and_clear();
-    let server = before.zip(load.server_pid.and_then(ServerUse::of));
+    let watched = watch.finish();
     let mut faults = faults(&total.tally);
     if let Some(test) = self_test.as_ref().filter(|test| !test.passed()) {
         faults.push(format!(
@@ -187,7 +184,8 @@ pub(super) fn offer(
         interrupted: stop.load(Ordering::Relaxed),
         faults,
         self_test,
-        server: server.map(|(before, after)| after.since(&before)),
+        server: watched.process,
+        server_counters: watched.counters,
         tally: total.tally,
         latency: total.latency,
         send_lag: total.send_lag,
@@ -207,6 +205,17 @@ fn finish(load: &LoadArguments, report: &RunReport) -> Result<u8, CommandError> 
     Ok(if report.faults.is_empty() { EXIT_FINE } else { EXIT_INVALID })
 }
 
+/// What is to be written at the end has to be writable: results must not be lost then.
+pub(super) fn check_outputs(paths: &[&Option<PathBuf>]) -> Result<(), CommandError> {
+    for path in paths.iter().filter_map(|path| path.as_ref()) {
+        // Nothing that is there already is touched before there is something to replace it.
+        std::fs::OpenOptions::new().append(true).create(true).open(path).map_err(|error| {
+            CommandError::usage(format_args!("cannot write {}: {error}", path.display()))
+        })?;
+    }
+    Ok(())
+}
+
 pub(super) fn write(path: &Path, text: &str) -> Result<(), CommandError> {
     std::fs::write(path, text).map_err(|error| CommandError {
         code: super::EXIT_FAILURE,
@@ -224,7 +233,7 @@ fn show(bar: &ProgressBar, elapsed: Duration, total: &Interval) {
     bar.set_position(elapsed.as_millis() as u64);
     let (tally, latency) = (&total.tally, &total.latency);
     bar.set_message(format!(
-        "{} offered, {} answered, {} lost, p50 {:.0} us, p99 {:.0} us",
+        "{} offered, {} answered, {} lost, p50 {:.0} µs, p99 {:.0} µs",
         tally.offered,
         tally.answered,
         tally.lost,

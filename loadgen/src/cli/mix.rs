@@ -6,15 +6,16 @@ use std::thread;
 use clap::Args;
 use timeball::limits::NTS_KE_PORT;
 
-use super::arguments::NtsArguments;
-use super::load::{Prepared, offer, prepare_nts, probe, write};
+use super::arguments::{LoadArguments, NtsArguments};
+use super::load::{Prepared, check_outputs, offer, prepare_nts, probe, write};
 use super::target::resolve;
+use super::watch::Watched;
 use super::{CommandError, EXIT_FINE, EXIT_INVALID};
 use crate::limits::{CLIENTS_MINTED_DEFAULT, KE_CONCURRENCY};
 use crate::network;
 use crate::plan::{Ask, Plan, Twist};
 use crate::report::RunReport;
-use crate::report::terminal::{quantiles, text};
+use crate::report::terminal::{counters, quantiles, text};
 use crate::request::Clients;
 use crate::slow::{Borne, Manner, hold};
 
@@ -23,7 +24,7 @@ pub(super) struct MixArguments {
     #[command(flatten)]
     nts: NtsArguments,
     /// Parts of the rate, each with a thread of its own: `nts=80,ntp=15,bad-cookie=5`; also
-    /// bad-tag, replay, junk
+    /// interleaved, nts-interleaved, bad-tag, replay, junk
     #[arg(long, value_delimiter = ',', value_parser = share, required = true)]
     shares: Vec<Share>,
     /// NTS-KE server for --silent and --slow-loris
@@ -45,12 +46,14 @@ pub(super) struct MixArguments {
 struct Share {
     name: String,
     is_nts: bool,
+    interleaved: bool,
     twist: Twist,
     weight: f64,
 }
 
 pub(super) fn run(arguments: &MixArguments, stop: &AtomicBool) -> Result<u8, CommandError> {
     let load = &arguments.nts.load;
+    check_outputs(&[&load.json])?;
     if load.threads != 1 || load.cpus.is_some() {
         return Err(CommandError::usage("mix has a thread for each share: leave out --threads"));
     }
@@ -71,6 +74,9 @@ pub(super) fn run(arguments: &MixArguments, stop: &AtomicBool) -> Result<u8, Com
         clients = probe(&plan, clients, stop)?;
     }
     let parts = parts(&arguments.shares, &plan, clients)?;
+    // The server is looked at once, for all shares together.
+    let watch = load.watch()?;
+    let load = &LoadArguments { server_pid: None, server_control: None, ..load.clone() };
     let (mut reports, mut borne) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
         let offers: Vec<_> = parts
@@ -96,13 +102,14 @@ pub(super) fn run(arguments: &MixArguments, stop: &AtomicBool) -> Result<u8, Com
         }
         Ok::<_, CommandError>(())
     })?;
-    finish(arguments, &reports, &borne)
+    finish(arguments, &reports, &borne, &watch.finish())
 }
 
 fn finish(
     arguments: &MixArguments,
     reports: &[RunReport],
     borne: &[(Manner, Borne)],
+    watched: &Watched,
 ) -> Result<u8, CommandError> {
     for (share, report) in arguments.shares.iter().zip(reports) {
         println!("-- {}", share.name);
@@ -115,6 +122,14 @@ fn finish(
         if borne.closed > 0 {
             println!("lasted        {}", quantiles(&borne.lasted));
         }
+    }
+    if let Some(server) = watched.process {
+        let seconds = server.cpu_ns as f64 / 1e9;
+        println!("-- the server");
+        println!("server CPU    {seconds:.2} s; {} socket drops", server.socket_drops);
+    }
+    if let Some(sample) = watched.counters.last() {
+        println!("server counts {}", counters(sample));
     }
     if let Some(path) = &arguments.nts.load.json {
         write(path, &serde_json::to_string(reports)?)?;
@@ -141,7 +156,8 @@ fn parts(
     let mut split = associations.split(nts_parts.max(1)).into_iter();
     let parts = shares.iter().map(|share| {
         let rate_per_second = plan.rate_per_second * share.weight / total;
-        let plan = Plan { rate_per_second, twist: share.twist, ..plan.clone() };
+        let interleaved = plan.interleaved || share.interleaved;
+        let plan = Plan { rate_per_second, interleaved, twist: share.twist, ..plan.clone() };
         if share.is_nts {
             let part = split.next().expect("as many as shares with NTS");
             (plan, vec![Clients::Nts(part, placeholders, cookie_use)])
@@ -153,12 +169,16 @@ fn parts(
 }
 
 fn share(text: &str) -> Result<Share, String> {
-    let wrong = || "write nts=80,ntp=15,bad-cookie=5; also bad-tag, replay, junk".to_owned();
+    let wrong = || {
+        "write nts=80,ntp=15,bad-cookie=5; also interleaved, nts-interleaved, \
+                          bad-tag, replay, junk"
+            .to_owned()
+    };
     let (name, weight) = text.split_once('=').ok_or_else(wrong)?;
     let weight: f64 = weight.parse().map_err(|_| wrong())?;
     let (is_nts, twist) = match name {
-        "nts" => (true, Twist::None),
-        "ntp" => (false, Twist::None),
+        "nts" | "nts-interleaved" => (true, Twist::None),
+        "ntp" | "interleaved" => (false, Twist::None),
         "bad-cookie" => (true, Twist::BadCookie),
         "bad-tag" => (true, Twist::BadTag),
         "replay" => (true, Twist::Replay),
@@ -166,7 +186,8 @@ fn share(text: &str) -> Result<Share, String> {
         _ => return Err(wrong()),
     };
     if weight.is_finite() && weight > 0.0 {
-        Ok(Share { name: name.to_owned(), is_nts, twist, weight })
+        let interleaved = name.ends_with("interleaved");
+        Ok(Share { name: name.to_owned(), is_nts, interleaved, twist, weight })
     } else {
         Err(wrong())
     }
@@ -180,6 +201,8 @@ mod tests {
     fn shares_are_kinds_with_weights() {
         let parsed = share("bad-tag=2.5").expect("a share");
         assert_eq!((parsed.is_nts, parsed.twist, parsed.weight), (true, Twist::BadTag, 2.5));
+        let parsed = share("nts-interleaved=1").expect("a share");
+        assert_eq!((parsed.is_nts, parsed.interleaved, parsed.twist), (true, true, Twist::None));
         for wrong in ["", "nts", "nts=", "nts=0", "nts=-1", "nts=inf", "nts=NaN", "sntp=1"] {
             assert!(share(wrong).is_err(), "{wrong}");
         }

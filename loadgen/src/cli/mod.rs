@@ -9,6 +9,7 @@ mod report;
 mod search;
 mod target;
 mod units;
+mod watch;
 
 use std::io;
 use std::process::ExitCode;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::load::write;
 use super::{CommandError, EXIT_FINE};
-use crate::report::terminal::{comparison, ntpperf, search_text, text};
+use crate::report::terminal::{comparison, ntpperf, search_comparison, search_text, text};
 use crate::report::{Document, RunReport, html, merge};
 
 #[derive(Debug, Args)]
@@ -29,10 +29,14 @@ pub(super) struct ReportArguments {
 }
 
 pub(super) fn run(arguments: &ReportArguments) -> Result<u8, CommandError> {
-    let (mut names, mut runs, mut searches) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut names, mut runs) = (Vec::new(), Vec::new());
+    let (mut search_names, mut searches) = (Vec::new(), Vec::new());
     for path in &arguments.files {
         match read(path)? {
-            Document::Search(search) => searches.push(*search),
+            Document::Search(search) => {
+                search_names.push(stem(path));
+                searches.push(*search);
+            }
             Document::Run(run) => {
                 names.push(stem(path));
                 runs.push(*run);
@@ -53,10 +57,15 @@ pub(super) fn run(arguments: &ReportArguments) -> Result<u8, CommandError> {
         runs = vec![merged];
     }
     print(&names, &runs, arguments.ntpperf);
-    searches.iter().for_each(|search| print!("{}", search_text(search)));
+    match &searches[..] {
+        [search] => print!("{}", search_text(search)),
+        [] => {}
+        searches => print!("{}", search_comparison(&search_names, searches)),
+    }
     if let Some(path) = &arguments.html {
-        let named: Vec<_> = names.into_iter().zip(runs).collect();
-        write(path, &html::page(&named, &searches))?;
+        let runs: Vec<_> = names.into_iter().zip(runs).collect();
+        let searches: Vec<_> = search_names.into_iter().zip(searches).collect();
+        write(path, &html::page(&runs, &searches))?;
     }
     Ok(EXIT_FINE)
 }

@@ -1,23 +1,18 @@
 //! `timeball-load search ntp` and `timeball-load search nts`.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Subcommand};
 
 use super::arguments::{LoadArguments, NtpArguments, NtsArguments};
-use super::load::{Prepared, prepare_ntp, prepare_nts, probe, write};
+use super::load::{Prepared, check_outputs, prepare_ntp, prepare_nts, probe, write};
 use super::{CommandError, EXIT_FAILURE, EXIT_FINE, EXIT_INVALID, units};
-use crate::host::Host;
-use crate::limits::{
-    LATENCY_SHARES, SEARCH_REPEATS_DEFAULT, SEARCH_RESOLUTION_DEFAULT, SWEEP_SHARES,
-};
-use crate::plan::Plan;
+use crate::limits::{SEARCH_REPEATS_DEFAULT, SEARCH_RESOLUTION_DEFAULT};
 use crate::report::SearchReport;
 use crate::report::terminal::{search_text, trial_line};
-use crate::request::Clients;
-use crate::run::{Found, RunError, faults, run as run_plan};
-use crate::search::{Goal, Purpose, SearchError, Trial, search};
+use crate::search::Goal;
+use crate::trials::Trials;
 
 #[derive(Debug, Args)]
 pub(super) struct SearchArguments {
@@ -57,49 +52,24 @@ enum SearchAsk {
 
 pub(super) fn run(arguments: &SearchArguments, stop: &AtomicBool) -> Result<u8, CommandError> {
     let goal = arguments.goal()?;
-    let (load, Prepared { plan, mut clients, .. }) = match &arguments.ask {
-        SearchAsk::Ntp(ntp) => (&ntp.load, prepare_ntp(ntp)?),
-        SearchAsk::Nts(nts) => (&nts.load, prepare_nts(nts, stop)?),
+    if arguments.load().server_control.is_some() {
+        return Err(CommandError::usage("--server-control is for ntp, nts, ke and mix"));
+    }
+    check_outputs(&[&arguments.html, &arguments.load().json, &arguments.load().csv])?;
+    // What may not be looked at is said before the first trial.
+    arguments.load().watch()?.finish();
+    let load = arguments.load();
+    let Prepared { plan, mut clients, .. } = match &arguments.ask {
+        SearchAsk::Ntp(ntp) => prepare_ntp(ntp)?,
+        SearchAsk::Nts(nts) => prepare_nts(nts, stop)?,
     };
     if !load.no_probe {
         clients = probe(&plan, clients, stop)?;
     }
-    let mut trials = Vec::new();
-    let mut bench = Bench { plan: &plan, clients, stop };
-    let verdict = search(&goal, |purpose, rate| {
-        let trial = bench.attempt(purpose, rate)?;
-        eprintln!("{}", trial_line(&trial));
-        trials.push(trial.clone());
-        Ok::<_, TrialError>(trial)
-    });
-    let verdict = match verdict {
-        Ok(verdict) => Some(verdict),
-        Err(SearchError::Trial(TrialError::Interrupted)) => None,
-        Err(error) => return Err(error.into()),
-    };
-    if let Some(verdict) = &verdict {
-        let latency = LATENCY_SHARES.map(Purpose::Latency);
-        let sweep = SWEEP_SHARES.map(Purpose::Sweep);
-        let sweep = sweep.into_iter().filter(|_| !arguments.no_sweep);
-        for purpose in latency.into_iter().chain(sweep) {
-            let (Purpose::Latency(share) | Purpose::Sweep(share)) = purpose else { continue };
-            let Ok(trial) = bench.attempt(purpose, share * verdict.median_per_second) else {
-                break;
-            };
-            eprintln!("{}", trial_line(&trial));
-            trials.push(trial);
-        }
-    }
-    let report = SearchReport {
-        program: format!("timeball-load {}", env!("CARGO_PKG_VERSION")),
-        command_line: std::env::args().collect::<Vec<_>>().join(" "),
-        begun: time::OffsetDateTime::now_utc().unix_timestamp(),
-        host: Host::look(),
-        plan: plan.clone(),
-        goal,
-        verdict,
-        trials,
-    };
+    let trials = Trials { plan: &plan, clients, server_pid: load.server_pid, stop };
+    let report = trials.search(&goal, !arguments.no_sweep, |trial| {
+        eprintln!("{}", trial_line(trial));
+    })?;
     finish(arguments, load, &report)
 }
 
@@ -116,7 +86,8 @@ fn finish(
         write(path, &crate::report::search_csv(report))?;
     }
     if let Some(path) = &arguments.html {
-        write(path, &crate::report::html::page(&[], std::slice::from_ref(report)))?;
+        let named = [(format!("udp {}", report.plan.target), report.clone())];
+        write(path, &crate::report::html::page(&[], &named))?;
     }
     Ok(match &report.verdict {
         None => EXIT_FAILURE,
@@ -125,48 +96,14 @@ fn finish(
     })
 }
 
-/// Makes trials, each with the clients of the one before.
-struct Bench<'a> {
-    plan: &'a Plan,
-    clients: Vec<Clients>,
-    stop: &'a AtomicBool,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum TrialError {
-    #[error(transparent)]
-    Run(#[from] RunError),
-    #[error("interrupted")]
-    Interrupted,
-}
-
-impl Bench<'_> {
-    fn attempt(&mut self, purpose: Purpose, rate: f64) -> Result<Trial, TrialError> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(TrialError::Interrupted);
-        }
-        let plan = Plan { rate_per_second: rate, ..self.plan.clone() };
-        let clients = std::mem::take(&mut self.clients);
-        let Found { total, clients, offer_time, .. } =
-            run_plan(&plan, clients, self.stop, |_, _| {})?;
-        self.clients = clients;
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(TrialError::Interrupted);
-        }
-        let seconds = offer_time.as_secs_f64();
-        Ok(Trial {
-            purpose,
-            rate_per_second: rate,
-            offered_per_second: total.tally.offered as f64 / seconds,
-            answered_per_second: total.tally.answered as f64 / seconds,
-            latency_ns: [0.5, 0.9, 0.99, 0.999].map(|quantile| total.latency.quantile_ns(quantile)),
-            faults: faults(&total.tally),
-            tally: total.tally,
-        })
-    }
-}
-
 impl SearchArguments {
+    fn load(&self) -> &LoadArguments {
+        match &self.ask {
+            SearchAsk::Ntp(ntp) => &ntp.load,
+            SearchAsk::Nts(nts) => &nts.load,
+        }
+    }
+
     fn goal(&self) -> Result<Goal, CommandError> {
         let goal = Goal {
             low_per_second: self.low,

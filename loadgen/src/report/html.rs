@@ -2,78 +2,115 @@
 
 use std::fmt::Write as _;
 
-use plotters::prelude::*;
-
-use super::terminal::{QUANTILES, ROWS, comparison, search_text, text};
+use super::chart::{Axes, Line, chart, legend, short};
+use super::terminal::{ROWS, Row, SEARCH_ROWS, caveat, number, search_text, text};
 use super::{RunReport, SearchReport};
+use crate::host::Host;
 use crate::search::Purpose;
 
-/// Runs, each with its name, and searches.
-pub fn page(runs: &[(String, RunReport)], searches: &[SearchReport]) -> String {
+/// Runs and searches, each with its name.
+pub fn page(runs: &[(String, RunReport)], searches: &[(String, SearchReport)]) -> String {
     let mut page = String::from(HEAD);
     if runs.len() > 1 {
-        page += "<h2>Side by side</h2>";
-        page += &comparison_table(runs);
+        page += "<h2>Runs side by side</h2>";
+        page += &table(runs, &ROWS);
+        page += &faults(runs);
+    }
+    if searches.len() > 1 {
+        page += "<h2>Searches side by side</h2>";
+        page += &table(searches, &SEARCH_ROWS);
+        for (name, search) in searches {
+            if let Some(caveat) = caveat(search) {
+                put(&mut page, format_args!("<p class=invalid>{}: {caveat}</p>", escaped(name)));
+            }
+        }
     }
     if !runs.is_empty() {
         page += "<h2>Latency</h2><p>From the moment a request was due to its answer's arrival.</p>";
         page += &latency_chart(runs);
     }
+    if !searches.is_empty() {
+        page += "<h2>Answered against offered</h2>\
+                 <p>Where a line leaves the grey one, requests go unanswered.</p>";
+        page += &overload_chart(searches);
+        page += "<h2>Latency against load</h2><p>The 99th percentile, at shares of the highest \
+                 rate that the server keeps.</p>";
+        page += &load_chart(searches);
+        page += "<h2>Search steps</h2><p>Filled: the server kept the rate. Hollow: it did not.</p>";
+        page += &steps_chart(searches);
+    }
     for (name, run) in runs {
-        put(&mut page, format_args!("<h2>{}</h2>", escaped(name)));
+        put(&mut page, format_args!("<h2>Run: {}</h2>", escaped(name)));
         page += &rate_chart(run);
         put(&mut page, format_args!("<pre>{}</pre>", escaped(&text(run))));
         page += &facts(&run.command_line, run.begun, &run.host);
     }
-    for search in searches {
-        put(&mut page, format_args!("<h2>Search: udp {}</h2>", search.plan.target));
+    for (name, search) in searches {
+        put(&mut page, format_args!("<h2>Search: {}</h2>", escaped(name)));
         put(&mut page, format_args!("<pre>{}</pre>", escaped(&search_text(search))));
+        page += &facts(&search.command_line, search.begun, &search.host);
     }
-    if !searches.is_empty() {
-        page += "<h2>Answered against offered</h2>";
-        page += &overload_chart(searches);
-        page += "<h2>Search steps</h2><p>Filled: the server kept the rate.</p>";
-        page += &steps_chart(searches);
-        for search in searches {
-            page += &facts(&search.command_line, search.begun, &search.host);
-        }
-    }
-    page += "</body></html>\n";
+    page += "</main></body></html>\n";
     page
 }
 
-fn comparison_table(runs: &[(String, RunReport)]) -> String {
-    let mut table = String::from("<table><tr><th></th>");
-    for (name, _) in runs {
-        put(&mut table, format_args!("<th>{}</th>", escaped(name)));
+fn table<T>(columns: &[(String, T)], rows: &[Row<T>]) -> String {
+    let mut table = String::from("<div class=wide><table><tr><th></th>");
+    for (name, _) in columns {
+        put(&mut table, format_args!("<th scope=col>{}</th>", escaped(name)));
     }
-    for (title, value) in ROWS {
-        put(&mut table, format_args!("</tr><tr><th>{title}</th>"));
-        let first = runs.first().and_then(|(_, run)| value(run));
-        for (_, run) in runs {
-            match (value(run), first) {
-                (None, _) => table += "<td>-</td>",
-                (Some(value), Some(first)) if first > 0.0 => put(
+    for (title, value) in rows {
+        if columns.iter().all(|(_, column)| value(column).is_none()) {
+            continue;
+        }
+        put(&mut table, format_args!("</tr><tr><th scope=row>{title}</th>"));
+        let first = columns.first().and_then(|(_, column)| value(column));
+        for (place, (_, column)) in columns.iter().enumerate() {
+            match (value(column), first) {
+                (None, _) => table += "<td>&ndash;</td>",
+                (Some(value), Some(first)) if place > 0 && first > 0.0 => put(
                     &mut table,
-                    format_args!("<td>{value:.1} <i>x {:.2}</i></td>", value / first),
+                    format_args!(
+                        "<td>{} <i>&times;&thinsp;{:.2}</i></td>",
+                        grouped(value),
+                        value / first
+                    ),
                 ),
-                (Some(value), _) => put(&mut table, format_args!("<td>{value:.1}</td>")),
+                (Some(value), _) => put(&mut table, format_args!("<td>{}</td>", grouped(value))),
             }
         }
     }
-    table += "</tr></table>";
-    let names: Vec<String> = runs.iter().map(|(name, _)| name.clone()).collect();
-    let runs: Vec<RunReport> = runs.iter().map(|(_, run)| run.clone()).collect();
-    // What makes a comparison worthless stands beside it.
-    let faults: Vec<String> = comparison(&names, &runs)
-        .lines()
-        .filter(|line| line.starts_with("INVALID"))
-        .map(|line| format!("<p class=invalid>{}</p>", escaped(line)))
-        .collect();
-    table + &faults.concat()
+    table + "</tr></table></div><p class=facts>&times;: ratio to the first column.</p>"
 }
 
-fn facts(command_line: &str, begun: i64, host: &crate::host::Host) -> String {
+/// What makes a comparison worthless stands beside it.
+fn faults(runs: &[(String, RunReport)]) -> String {
+    let faults = runs.iter().flat_map(|(name, run)| run.faults.iter().map(move |it| (name, it)));
+    faults
+        .map(|(name, fault)| {
+            format!("<p class=invalid>INVALID {}: {}</p>", escaped(name), escaped(fault))
+        })
+        .collect()
+}
+
+/// A chart with its legend above it, where it covers nothing; nothing if there is nothing to draw.
+fn figure(axes: &Axes<'_>, lines: &[Line]) -> String {
+    let svg = chart(axes, lines);
+    if svg.is_empty() {
+        return svg;
+    }
+    let mut figure = String::from("<p class=legend>");
+    for (color, name) in legend(lines) {
+        put(
+            &mut figure,
+            format_args!("<span><i style=\"background: {color}\"></i>{}</span>", escaped(name)),
+        );
+    }
+    put(&mut figure, format_args!("</p><div class=wide>{svg}</div>"));
+    figure
+}
+
+fn facts(command_line: &str, begun: i64, host: &Host) -> String {
     let format = time::format_description::well_known::Rfc3339;
     let begun = time::OffsetDateTime::from_unix_timestamp(begun).ok();
     let begun = begun.and_then(|begun| begun.format(&format).ok()).unwrap_or_default();
@@ -94,60 +131,119 @@ fn latency_chart(runs: &[(String, RunReport)]) -> String {
         .iter()
         .filter(|(_, run)| run.latency.count() > 0)
         .map(|(name, run)| {
-            let nines_max = (run.latency.count() as f64).log10().clamp(1.0, 6.0);
+            let nines_max = (run.latency.count() as f64).log10().clamp(1.0, 6.0).floor();
             let points = (0..=200).map(|step| {
                 let nines = nines_max * f64::from(step) / 200.0;
                 let quantile = 1.0 - 10_f64.powf(-nines);
                 (nines, (run.latency.quantile_ns(quantile) as f64 / 1e3).max(0.1))
             });
-            Line { name: name.clone(), points: points.collect(), marks: Vec::new() }
+            line(name, points.collect())
         })
         .collect();
     let nines = |x: &f64| match *x {
-        x if x < 0.5 => "0".to_owned(),
+        x if x < 0.5 => "all".to_owned(),
+        x if (x - x.round()).abs() > 0.01 => String::new(),
         x => format!(
             "{:.*} %",
             (x.round() as usize).saturating_sub(2),
             100.0 - 10_f64.powf(2.0 - x.round())
         ),
     };
-    chart(&Axes { x: "requests up to this share", y: "latency in us", log_y: true }, &lines, &nines)
+    let axes = Axes {
+        x: "share of requests answered at least as fast",
+        y: "latency, µs",
+        log_y: true,
+        x_label: &nines,
+        x_labels: 7,
+    };
+    figure(&axes, &lines)
 }
 
 fn rate_chart(run: &RunReport) -> String {
-    let line = |name: &str, value: fn(&super::Second) -> u64| Line {
-        name: name.to_owned(),
-        points: (0..)
-            .zip(&run.seconds)
-            .map(|(at, second)| (f64::from(at), value(second) as f64))
-            .collect(),
-        marks: Vec::new(),
+    let of = |name: &str, value: fn(&super::Second) -> u64| {
+        let points = (0..).zip(&run.seconds);
+        line(name, points.map(|(at, second)| (f64::from(at), value(second) as f64)).collect())
     };
-    let lines =
-        [line("offered", |second| second.offered), line("answered", |second| second.answered)];
-    chart(&Axes { x: "second", y: "requests/s", log_y: false }, &lines, &|x| format!("{x:.0}"))
+    let mut lines = vec![of("offered", |second| second.offered)];
+    lines.push(of("answered", |second| second.answered));
+    if run.server_counters.len() > 1 {
+        let rates = run.server_counters.windows(2).map(|pair| {
+            let answers = pair[1].answers().saturating_sub(pair[0].answers());
+            (pair[1].seconds - 1.0, answers as f64 / (pair[1].seconds - pair[0].seconds).max(1e-3))
+        });
+        lines.push(line("answered, by the server's own count", rates.collect()));
+    }
+    let axes = Axes {
+        x: "second of the run",
+        y: "requests/s",
+        log_y: false,
+        x_label: &short,
+        x_labels: 10,
+    };
+    figure(&axes, &lines)
 }
 
-fn overload_chart(searches: &[SearchReport]) -> String {
-    let lines: Vec<Line> = searches
+fn overload_chart(searches: &[(String, SearchReport)]) -> String {
+    let mut lines: Vec<Line> = searches
         .iter()
-        .map(|search| {
+        .map(|(name, search)| {
             let is_sweep = |purpose| matches!(purpose, Purpose::Sweep(_) | Purpose::Latency(_));
             let trials = search.trials.iter().filter(|trial| is_sweep(trial.purpose));
             let mut points: Vec<_> =
                 trials.map(|trial| (trial.offered_per_second, trial.answered_per_second)).collect();
             points.sort_by(|one, other| one.0.total_cmp(&other.0));
             let marks = points.iter().map(|point| (*point, true)).collect();
-            Line { name: search.plan.target.to_string(), points, marks }
+            Line { marks, ..line(name, points) }
         })
         .collect();
-    chart(&Axes { x: "offered/s", y: "answered/s", log_y: false }, &lines, &thousands)
+    let highest = |which: fn(&(f64, f64)) -> f64| {
+        lines.iter().flat_map(|line| &line.points).map(which).fold(0.0, f64::max)
+    };
+    let all = highest(|point| point.0).min(highest(|point| point.1) * 1.1);
+    lines.insert(0, Line { is_guide: true, ..line("all answered", vec![(0.0, 0.0), (all, all)]) });
+    let axes = Axes {
+        x: "offered, requests/s",
+        y: "answered in time, /s",
+        log_y: false,
+        x_label: &short,
+        x_labels: 10,
+    };
+    figure(&axes, &lines)
 }
 
-fn steps_chart(searches: &[SearchReport]) -> String {
+fn load_chart(searches: &[(String, SearchReport)]) -> String {
     let lines: Vec<Line> = searches
         .iter()
-        .map(|search| {
+        .map(|(name, search)| {
+            let points: Vec<_> = search
+                .trials
+                .iter()
+                .filter_map(|trial| match trial.purpose {
+                    Purpose::Latency(_) => Some((
+                        trial.offered_per_second,
+                        (trial.latency_ns[2] as f64 / 1e3).max(0.1),
+                    )),
+                    _ => None,
+                })
+                .collect();
+            let marks = points.iter().map(|point| (*point, true)).collect();
+            Line { marks, ..line(name, points) }
+        })
+        .collect();
+    let axes = Axes {
+        x: "offered, requests/s",
+        y: "p99 latency, µs",
+        log_y: true,
+        x_label: &short,
+        x_labels: 10,
+    };
+    figure(&axes, &lines)
+}
+
+fn steps_chart(searches: &[(String, SearchReport)]) -> String {
+    let lines: Vec<Line> = searches
+        .iter()
+        .map(|(name, search)| {
             let trials = search.trials.iter();
             let trials = trials.filter(|trial| matches!(trial.purpose, Purpose::Search(_)));
             let marks: Vec<_> = (1..)
@@ -156,106 +252,34 @@ fn steps_chart(searches: &[SearchReport]) -> String {
                     ((f64::from(number), trial.rate_per_second), trial.passed(&search.goal))
                 })
                 .collect();
-            let points = marks.iter().map(|(point, _)| *point).collect();
-            Line { name: search.plan.target.to_string(), points, marks }
+            Line {
+                points: marks.iter().map(|(point, _)| *point).collect(),
+                marks,
+                ..line(name, vec![])
+            }
         })
         .collect();
-    chart(&Axes { x: "trial", y: "requests/s", log_y: true }, &lines, &|x| format!("{x:.0}"))
+    let axes =
+        Axes { x: "trial", y: "planned, requests/s", log_y: true, x_label: &short, x_labels: 15 };
+    figure(&axes, &lines)
 }
 
-struct Axes {
-    x: &'static str,
-    y: &'static str,
-    log_y: bool,
+fn line(name: &str, points: Vec<(f64, f64)>) -> Line {
+    Line { name: name.to_owned(), points, marks: Vec::new(), is_guide: false }
 }
 
-struct Line {
-    name: String,
-    points: Vec<(f64, f64)>,
-    /// Points to mark; filled ones are good.
-    marks: Vec<((f64, f64), bool)>,
-}
-
-/// An SVG drawing; nothing if there is nothing to draw.
-fn chart(axes: &Axes, lines: &[Line], x_label: &dyn Fn(&f64) -> String) -> String {
-    let mut svg = String::new();
-    let points = || lines.iter().flat_map(|line| &line.points);
-    if points().next().is_none() {
-        return svg;
+/// With thousands set apart.
+fn grouped(value: f64) -> String {
+    let text = number(value);
+    let whole = text.find('.').unwrap_or(text.len());
+    let mut grouped = String::new();
+    for (place, digit) in text.chars().enumerate() {
+        if place > 0 && place < whole && (whole - place).is_multiple_of(3) {
+            grouped += "&#8239;";
+        }
+        grouped.push(digit);
     }
-    let x_max = points().map(|point| point.0).fold(1e-9, f64::max);
-    let y_max = points().map(|point| point.1).fold(1e-9, f64::max) * 1.1;
-    let y_min = points().map(|point| point.1).fold(f64::MAX, f64::min).max(y_max * 1e-9) * 0.9;
-    let root = SVGBackend::with_string(&mut svg, SIZE_PIXELS).into_drawing_area();
-    let mut builder = ChartBuilder::on(&root);
-    builder.margin(12).x_label_area_size(36).y_label_area_size(80);
-    // The drawing goes to a string, so that nothing can fail.
-    let drawn = if axes.log_y {
-        builder
-            .build_cartesian_2d(0.0..x_max, (y_min..y_max).log_scale())
-            .and_then(|chart| draw(chart, axes, lines, x_label))
-    } else {
-        builder
-            .build_cartesian_2d(0.0..x_max, 0.0..y_max)
-            .and_then(|chart| draw(chart, axes, lines, x_label))
-    };
-    drawn.and_then(|()| root.present()).expect("drawing into a string");
-    drop(root);
-    svg
-}
-
-type Failure<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
-
-fn draw<'a, Y>(
-    mut chart: ChartContext<
-        'a,
-        SVGBackend<'a>,
-        Cartesian2d<plotters::coord::types::RangedCoordf64, Y>,
-    >,
-    axes: &Axes,
-    lines: &[Line],
-    x_label: &dyn Fn(&f64) -> String,
-) -> Result<(), Failure<'a>>
-where
-    Y: Ranged<ValueType = f64> + plotters::coord::ranged1d::ValueFormatter<f64>,
-{
-    chart
-        .configure_mesh()
-        .x_desc(axes.x)
-        .y_desc(axes.y)
-        .light_line_style(TRANSPARENT)
-        .label_style(FONT)
-        .axis_desc_style(FONT)
-        .x_label_formatter(x_label)
-        .y_label_formatter(&thousands)
-        .draw()?;
-    for (number, line) in lines.iter().enumerate() {
-        let color = Palette99::pick(number).to_rgba();
-        chart
-            .draw_series(LineSeries::new(line.points.iter().copied(), color.stroke_width(2)))?
-            .label(&line.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
-        chart.draw_series(line.marks.iter().map(|(point, is_good)| {
-            let style = if *is_good { color.filled() } else { color.stroke_width(1) };
-            Circle::new(*point, 4, style)
-        }))?;
-    }
-    chart
-        .configure_series_labels()
-        .label_font(FONT)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK)
-        .draw()
-}
-
-fn thousands(value: &f64) -> String {
-    match *value {
-        value if value >= 1e6 => format!("{:.1}M", value / 1e6),
-        value if value >= 1e3 => format!("{:.0}k", value / 1e3),
-        value if value >= 10.0 => format!("{value:.0}"),
-        0.0 => "0".to_owned(),
-        value => format!("{value:.2}"),
-    }
+    grouped
 }
 
 fn escaped(text: &str) -> String {
@@ -266,20 +290,32 @@ fn put(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     text.write_fmt(arguments).expect("writing to a string cannot fail");
 }
 
-/// Family and size in pixels.
-const FONT: (&str, i32) = ("sans-serif", 13);
-
-/// Width and height of a chart.
-const SIZE_PIXELS: (u32, u32) = (900, 380);
-
+/// Charts are drawn in black and colours on nothing; a dark page turns them round. What is wider
+/// than the window scrolls in a box of its own.
 const HEAD: &str = "<!doctype html>
-<html lang=\"en\"><head><meta charset=\"utf-8\"><title>timeball-load</title><style>
-body { font: 15px/1.5 sans-serif; max-width: 940px; margin: 2em auto; color: #222; }
-pre { background: #f4f4f4; padding: 1em; overflow-x: auto; font-size: 13px; }
-table { border-collapse: collapse; } th, td { padding: .2em 1em; text-align: right; }
-tr:nth-child(even) { background: #f4f4f4; } i { color: #777; } .facts { color: #555; }
-.invalid { color: #b00; font-weight: bold; }
-</style></head><body><h1>timeball-load</h1>
+<html lang=\"en\"><head><meta charset=\"utf-8\"><title>timeball-load</title>
+<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">
+<meta name=\"color-scheme\" content=\"light dark\">
+<style>
+:root { --text: #222; --back: #fff; --box: #f4f5f7; --dim: #666; --bad: #b00020; }
+@media (prefers-color-scheme: dark) {
+:root { --text: #e4e4e4; --back: #16181c; --box: #22252b; --dim: #a0a0a0; --bad: #ff7b88; }
+svg, .legend i { filter: invert(.9) hue-rotate(180deg); } }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0; color: var(--text);
+background: var(--back); }
+main { max-width: 900px; margin: 0 auto; padding: 1rem; }
+h1 { margin: .2em 0; } h2 { margin: 1.6em 0 .4em; } p { margin: .3em 0 .6em; }
+.wide { overflow-x: auto; }
+svg { display: block; width: 100%; min-width: 620px; height: auto; }
+pre { background: var(--box); padding: 1em; overflow-x: auto; font-size: 13px; border-radius: 4px; }
+table { border-collapse: collapse; } th, td { padding: .25em .9em; text-align: right; }
+td { font-variant-numeric: tabular-nums; white-space: nowrap; }
+th[scope=row] { text-align: left; font-weight: normal; }
+tr:nth-child(even) { background: var(--box); } i { color: var(--dim); }
+.legend { margin: .2em 0; } .legend span { margin-right: 1.4em; white-space: nowrap; }
+.legend i { display: inline-block; width: 1.4em; height: .25em; margin-right: .5em;
+vertical-align: middle; }
+.facts { color: var(--dim); font-size: 13px; } code { overflow-wrap: anywhere; }
+.invalid { color: var(--bad); font-weight: bold; }
+</style></head><body><main><h1>timeball-load</h1>
 ";
-
-const _: () = assert!(QUANTILES.len() == 7, "the text shows them");

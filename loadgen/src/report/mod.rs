@@ -1,5 +1,6 @@
 //! A run for people and programs.
 
+mod chart;
 pub mod html;
 pub mod terminal;
 
@@ -7,11 +8,12 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use crate::counters::Sample;
 use crate::host::{Host, ServerUse};
 use crate::plan::Plan;
 use crate::record::{Interval, Tally, Times};
 use crate::reflector::SelfTest;
-use crate::search::{Goal, Trial, Verdict};
+use crate::search::{Goal, Purpose, Trial, Verdict};
 
 /// Everything about one run; what `--json` writes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,6 +40,8 @@ pub struct RunReport {
     pub self_test: Option<SelfTest>,
     /// What the server's process used, if it was looked at.
     pub server: Option<ServerUse>,
+    /// What the server counted itself, if it was asked, a sample a second; the last is of all.
+    pub server_counters: Vec<Sample>,
     /// What became of requests and datagrams.
     pub tally: Tally,
     /// From when a request was due to its answer's arrival: pairs of nanoseconds and count.
@@ -92,9 +96,7 @@ impl RunReport {
 
     /// CPU time of the server per answer, in nanoseconds.
     pub fn server_ns_per_answer(&self) -> Option<f64> {
-        let answers = self.tally.answered + self.tally.late + self.tally.nak + self.tally.kisses();
-        let server = self.server.filter(|_| answers > 0)?;
-        Some(server.cpu_ns as f64 / answers as f64)
+        self.server.and_then(|server| server.ns_per_answer(&self.tally))
     }
 }
 
@@ -116,7 +118,7 @@ pub struct SearchReport {
     pub program: String,
     /// How it was called.
     pub command_line: String,
-    /// When the search ended, in seconds since 1970.
+    /// When the search began, in seconds since 1970.
     pub begun: i64,
     /// Where the generator ran.
     pub host: Host,
@@ -128,6 +130,23 @@ pub struct SearchReport {
     pub verdict: Option<Verdict>,
     /// The trials in their order.
     pub trials: Vec<Trial>,
+}
+
+impl SearchReport {
+    /// The trial at this share of what was found.
+    pub fn latency(&self, share: f64) -> Option<&Trial> {
+        self.trials.iter().find(|trial| trial.purpose == Purpose::Latency(share))
+    }
+
+    /// Its latency quantiles in microseconds: 0.5, 0.9, 0.99, 0.999.
+    pub fn latency_us(&self, share: f64) -> Option<[f64; 4]> {
+        Some(self.latency(share)?.latency_ns.map(|ns| ns as f64 / 1e3))
+    }
+
+    /// The trial of the overload curve at this share of what was found.
+    pub fn sweep(&self, share: f64) -> Option<&Trial> {
+        self.trials.iter().find(|trial| trial.purpose == Purpose::Sweep(share))
+    }
 }
 
 /// What `--json` wrote.
@@ -146,18 +165,19 @@ pub enum Document {
 pub fn search_csv(report: &SearchReport) -> String {
     let mut text = String::from(
         "purpose,planned_per_s,offered_per_s,answered_per_s,loss,\
-         p50_ns,p90_ns,p99_ns,p999_ns,valid\n",
+         p50_ns,p90_ns,p99_ns,p999_ns,server_ns_per_answer,valid\n",
     );
     for trial in &report.trials {
         let [p50, p90, p99, p999] = trial.latency_ns;
         writeln!(
             text,
-            "{},{:.1},{:.1},{:.1},{:.6},{p50},{p90},{p99},{p999},{}",
+            "{},{:.1},{:.1},{:.1},{:.6},{p50},{p90},{p99},{p999},{},{}",
             terminal::purpose(trial.purpose),
             trial.rate_per_second,
             trial.offered_per_second,
             trial.answered_per_second,
             trial.tally.loss(),
+            trial.server_ns_per_answer.map(|ns| format!("{ns:.0}")).unwrap_or_default(),
             trial.faults.is_empty()
         )
         .expect("writing to a string cannot fail");
@@ -180,6 +200,9 @@ pub fn merge(runs: &[RunReport]) -> Option<RunReport> {
         merged.faults.extend(run.faults.iter().cloned());
         merged.self_test = None;
         merged.server = merged.server.or(run.server);
+        if merged.server_counters.is_empty() {
+            merged.server_counters.clone_from(&run.server_counters);
+        }
         merged.tally.add(&run.tally);
         merged.latency.add(&run.latency);
         merged.send_lag.add(&run.send_lag);

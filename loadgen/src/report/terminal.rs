@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{RunReport, SearchReport};
+use crate::counters::Sample;
 use crate::record::Times;
 use crate::search::{Purpose, Trial};
 
@@ -37,6 +38,10 @@ pub fn text(report: &RunReport) -> String {
             tally.authenticated
         ),
     );
+    if report.plan.interleaved {
+        let basic = tally.answered - tally.interleaved;
+        line("interleaved", format_args!("{} answers; {basic} basic ones", tally.interleaved));
+    }
     for (name, count) in [
         ("late", tally.late),
         ("lost", tally.lost),
@@ -68,6 +73,9 @@ pub fn text(report: &RunReport) -> String {
     if let (Some(server), Some(ns)) = (report.server, report.server_ns_per_answer()) {
         line("server CPU", format_args!("{ns:.0} ns/answer; {} socket drops", server.socket_drops));
     }
+    if let Some(sample) = report.server_counters.last() {
+        line("server counts", format_args!("{}", counters(sample)));
+    }
     if report.interrupted {
         line("interrupted", format_args!("the results are those so far"));
     }
@@ -77,11 +85,17 @@ pub fn text(report: &RunReport) -> String {
     text
 }
 
+/// A server's own counters.
+pub fn counters(sample: &Sample) -> String {
+    let counts = sample.counts.iter().map(|(name, count)| format!("{name} {count}"));
+    counts.collect::<Vec<_>>().join(", ")
+}
+
 /// Quantiles in microseconds.
 pub fn quantiles(times: &Times) -> String {
     let quantiles = QUANTILES
         .map(|(name, quantile)| format!("{name} {:.1}", times.quantile_ns(quantile) as f64 / 1e3));
-    format!("{} us", quantiles.join(", "))
+    format!("{} µs", quantiles.join(", "))
 }
 
 /// What a trial was for.
@@ -98,11 +112,12 @@ pub fn trial_line(trial: &Trial) -> String {
     let [p50, p90, p99, p999] = trial.latency_ns.map(|ns| ns as f64 / 1e3);
     format!(
         "{:<18}{:>10.0}/s offered {:>10.0}/s answered {:>8.3} % lost  p50 {p50:.0} p90 {p90:.0} \
-         p99 {p99:.0} p99.9 {p999:.0} us{}",
+         p99 {p99:.0} p99.9 {p999:.0} µs{}{}",
         purpose(trial.purpose),
         trial.offered_per_second,
         trial.answered_per_second,
         trial.tally.loss() * 100.0,
+        trial.server_ns_per_answer.map(|ns| format!("  {ns:.0} ns CPU")).unwrap_or_default(),
         if trial.faults.is_empty() { "" } else { "  (the generator was the limit)" },
     )
 }
@@ -139,26 +154,7 @@ pub fn search_text(report: &SearchReport) -> String {
 
 /// Runs side by side, each number with its ratio to that of the first run.
 pub fn comparison(names: &[String], runs: &[RunReport]) -> String {
-    let mut text = format!("{:<20}", "");
-    for name in names {
-        write!(text, "{name:>28}").expect("writing to a string cannot fail");
-    }
-    text.push('\n');
-    for (title, value) in ROWS {
-        write!(text, "{title:<20}").expect("writing to a string cannot fail");
-        let first = runs.first().and_then(value);
-        for run in runs {
-            let cell = match (value(run), first) {
-                (None, _) => "-".to_owned(),
-                (Some(value), Some(first)) if first > 0.0 => {
-                    format!("{value:.1} (x {:.2})", value / first)
-                }
-                (Some(value), _) => format!("{value:.1}"),
-            };
-            write!(text, "{cell:>28}").expect("writing to a string cannot fail");
-        }
-        text.push('\n');
-    }
+    let mut text = columns(names, runs, &ROWS);
     for (name, run) in names.iter().zip(runs) {
         for fault in &run.faults {
             writeln!(text, "INVALID {name}: {fault}").expect("writing to a string cannot fail");
@@ -167,19 +163,96 @@ pub fn comparison(names: &[String], runs: &[RunReport]) -> String {
     text
 }
 
-/// A row of a comparison.
-pub type Row = (&'static str, fn(&RunReport) -> Option<f64>);
+/// The same for searches.
+pub fn search_comparison(names: &[String], searches: &[SearchReport]) -> String {
+    let mut text = columns(names, searches, &SEARCH_ROWS);
+    for (name, search) in names.iter().zip(searches) {
+        if let Some(caveat) = caveat(search) {
+            writeln!(text, "{name}: {caveat}").expect("writing to a string cannot fail");
+        }
+    }
+    text
+}
 
-/// What is compared.
-pub const ROWS: [Row; 8] = [
+/// What limits the worth of a search's result.
+pub fn caveat(search: &SearchReport) -> Option<&'static str> {
+    match &search.verdict {
+        None => Some("interrupted before anything was found"),
+        Some(verdict) if verdict.at_least => {
+            Some("INVALID: the generator, or --high, was the limit: the server does more")
+        }
+        Some(_) => None,
+    }
+}
+
+fn columns<T>(names: &[String], columns: &[T], rows: &[Row<T>]) -> String {
+    let mut text = format!("{:<28}", "");
+    let mut put = |arguments: std::fmt::Arguments<'_>| {
+        text.write_fmt(arguments).expect("writing to a string cannot fail");
+    };
+    for name in names {
+        put(format_args!("{name:>24}"));
+    }
+    put(format_args!("\n"));
+    for (title, value) in rows {
+        put(format_args!("{title:<28}"));
+        let first = columns.first().and_then(value);
+        for column in columns {
+            let cell = match (value(column), first) {
+                (None, _) => "-".to_owned(),
+                (Some(value), Some(first)) if first > 0.0 => {
+                    format!("{} (x {:.2})", number(value), value / first)
+                }
+                (Some(value), _) => number(value),
+            };
+            put(format_args!("{cell:>24}"));
+        }
+        put(format_args!("\n"));
+    }
+    text
+}
+
+/// As many decimals as say something.
+pub fn number(value: f64) -> String {
+    match value {
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        0.0 => "0".to_owned(),
+        value => format!("{value:.3}"),
+    }
+}
+
+/// A row of a comparison: what is compared, with its unit, and its value if there is one.
+pub type Row<T> = (&'static str, fn(&T) -> Option<f64>);
+
+/// What is compared of runs.
+pub const ROWS: [Row<RunReport>; 8] = [
     ("offered/s", |run| Some(run.offered_per_second())),
     ("answered/s", |run| Some(run.answered_per_second())),
-    ("loss %", |run| Some(run.tally.loss() * 100.0)),
-    ("p50 us", |run| Some(run.latency.quantile_ns(0.5) as f64 / 1e3)),
-    ("p99 us", |run| Some(run.latency.quantile_ns(0.99) as f64 / 1e3)),
-    ("p99.9 us", |run| Some(run.latency.quantile_ns(0.999) as f64 / 1e3)),
-    ("max us", |run| Some(run.latency.max_ns() as f64 / 1e3)),
-    ("server ns/answer", RunReport::server_ns_per_answer),
+    ("loss, %", |run| Some(run.tally.loss() * 100.0)),
+    ("p50, µs", |run| Some(run.latency.quantile_ns(0.5) as f64 / 1e3)),
+    ("p99, µs", |run| Some(run.latency.quantile_ns(0.99) as f64 / 1e3)),
+    ("p99.9, µs", |run| Some(run.latency.quantile_ns(0.999) as f64 / 1e3)),
+    ("max, µs", |run| Some(run.latency.max_ns() as f64 / 1e3)),
+    ("server CPU, ns/answer", RunReport::server_ns_per_answer),
+];
+
+/// What is compared of searches.
+pub const SEARCH_ROWS: [Row<SearchReport>; 11] = [
+    ("highest rate kept, /s", |search| Some(search.verdict.as_ref()?.median_per_second)),
+    ("  least of the searches, /s", |search| Some(search.verdict.as_ref()?.spread_per_second[0])),
+    ("  most of the searches, /s", |search| Some(search.verdict.as_ref()?.spread_per_second[1])),
+    ("p50 at half of it, µs", |search| Some(search.latency_us(0.5)?[0])),
+    ("p99 at half of it, µs", |search| Some(search.latency_us(0.5)?[2])),
+    ("p50 at 90 % of it, µs", |search| Some(search.latency_us(0.9)?[0])),
+    ("p99 at 90 % of it, µs", |search| Some(search.latency_us(0.9)?[2])),
+    ("answered at 1.5 times it, /s", |search| Some(search.sweep(1.5)?.answered_per_second)),
+    ("answered at twice it, /s", |search| Some(search.sweep(2.0)?.answered_per_second)),
+    ("server CPU, ns/answer", |search| search.latency(1.0)?.server_ns_per_answer),
+    ("trials that lagged, %", |search| {
+        let lagged = search.trials.iter().filter(|trial| !trial.faults.is_empty()).count();
+        Some(lagged as f64 * 100.0 / search.trials.len().max(1) as f64)
+    }),
 ];
 
 /// The table that ntpperf prints with `-r`, for comparison with published ones: rate, clients,
@@ -199,8 +272,8 @@ pub fn ntpperf(runs: &[RunReport]) -> String {
             run.clients,
             share(tally.lost + tally.late + tally.refused),
             share(tally.nak + tally.kisses()),
-            share(tally.answered),
-            0.0,
+            share(tally.answered - tally.interleaved),
+            share(tally.interleaved),
             run.latency.min_ns(),
             run.latency.mean_ns(),
             run.latency.max_ns(),

@@ -20,6 +20,7 @@ use timeball::limits::DATAGRAM_BYTES;
 use timeball::sys::message::Envelope;
 use timeball::sys::mmsg;
 use timeball::sys::socket::{UdpOptions, open_udp};
+use timeball::wire::ntp::HEADER_BYTES;
 use timeball::wire::nts::{Direction, Trailer, find};
 use timeball::wire::timestamp::NtpTimestamp;
 
@@ -46,6 +47,8 @@ pub(crate) enum Fate {
     Nak,
     /// Of a plain server.
     Kiss,
+    /// In interleaved mode if it was asked so, else in basic mode. Of a plain server.
+    Interleave,
 }
 
 /// The running server; ends when dropped.
@@ -63,6 +66,9 @@ struct Seen {
     ports: HashSet<u16>,
     cookies: HashSet<Vec<u8>>,
     cookies_repeated: u64,
+    /// Receive timestamps of answers, until a request returns them.
+    received: HashSet<[u8; 8]>,
+    interleaved: u64,
     stalls: Vec<Duration>,
     /// From each request's arrival, by the kernel's stamp, to its answer, without the delay that
     /// was meant.
@@ -103,6 +109,11 @@ impl Faulty {
     /// Requests with a cookie that an earlier one had.
     pub(crate) fn cookies_repeated(&self) -> u64 {
         self.seen.lock().expect("no panic").cookies_repeated
+    }
+
+    /// Interleaved requests, each with a receive timestamp of its own.
+    pub(crate) fn interleaved(&self) -> u64 {
+        self.seen.lock().expect("no panic").interleaved
     }
 
     /// How long requests waited for their answer beyond what was meant, ascending.
@@ -238,9 +249,12 @@ impl Service {
             };
             buffer[fields.cookie.end() - 1] ^= 1;
         }
+        let request = buffer[..HEADER_BYTES].to_vec();
+        let is_interleaving = fate == Fate::Interleave;
         let datagram = Datagram {
             bytes: &mut buffer[..bytes],
-            arrival: self.clock.now,
+            // No two have the same from the kernel.
+            arrival: if is_interleaving { arrival } else { self.clock.now },
             source: client,
             truncated: false,
         };
@@ -271,6 +285,7 @@ impl Service {
                 };
                 reply[fields.authenticator.start + 4] = 0xff;
             }
+            Fate::Interleave => self.interleave(&request, &mut reply),
             Fate::Kiss => {
                 reply[1] = 0;
                 reply[12..16].copy_from_slice(b"RATE");
@@ -282,5 +297,20 @@ impl Service {
             socket.send_to(&reply, client).expect("sent");
         }
         self.note_sent(arrival, Duration::ZERO);
+    }
+
+    /// The fields as RFC 9769 section 2 has them: an interleaved answer returns the request's
+    /// receive timestamp, and each receive timestamp of ours is good for one of them.
+    fn interleave(&self, request: &[u8], reply: &mut [u8]) {
+        let field = |place: usize| request[place..place + 8].first_chunk::<8>().expect("eight");
+        let (origin, receive, transmit) = (field(24), field(32), field(40));
+        let mut seen = self.seen.lock().expect("no panic");
+        if *origin != [0; 8] {
+            assert!(seen.received.remove(origin), "a receive timestamp of an answer, once");
+            assert_ne!(receive, transmit, "this tells the modes apart");
+            seen.interleaved += 1;
+            reply[24..32].copy_from_slice(receive);
+        }
+        seen.received.insert(*reply[32..40].first_chunk().expect("eight"));
     }
 }
