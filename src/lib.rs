@@ -17,6 +17,7 @@
 //! - [`observe`]: metrics, health and the status page, over HTTP.
 //! - [`config`]: configuration as written, then checked.
 //! - [`process`]: supervisor and roles.
+//! - [`host`]: the machine around it, and how it should be set.
 //! - [`cli`]: one file per subcommand.
 
 pub mod aead;
@@ -27,6 +28,7 @@ pub mod clock;
 pub mod config;
 pub mod cookie;
 pub mod engine;
+pub mod host;
 pub mod ke;
 pub mod limits;
 pub mod net;

@@ -18,8 +18,8 @@ use crate::certificate::describe::{Description, describe};
 use crate::certificate::{MakeError, WriteError, self_signed};
 use crate::clock::source::{self, Source};
 use crate::config::checked::{
-    ControlSettings, KeSettings, KeyRotation, PairFiles, Sandbox, Settings, UnavailableCpu,
-    WorkerSettings,
+    ControlSettings, KeSettings, KeyRotation, PairFiles, Profile, Sandbox, Settings,
+    UnavailableCpu, WorkerSettings,
 };
 use crate::config::clock::{ChronydAddress, ClockSettings};
 use crate::config::file::{self, FileError};
@@ -55,7 +55,7 @@ pub(super) struct ServeArguments {
 
 /// Why `timeball serve` failed.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(super) enum Error {
     #[error(transparent)]
     Config(#[from] FileError),
     #[error(
@@ -208,7 +208,7 @@ fn chronyd_socket(clock: &ClockSettings) -> Option<ChronydSocket> {
 }
 
 /// The processors that this process may run on.
-fn available_cpus() -> Vec<usize> {
+pub(super) fn available_cpus() -> Vec<usize> {
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     if cpus.is_empty() { vec![0] } else { cpus.iter().map(|cpu| cpu.id).collect() }
 }
@@ -261,15 +261,27 @@ fn make_state_directory(path: &Path) -> Result<(), Error> {
         .map_err(|source| Error::StateDirectory { path: path.to_owned(), source })
 }
 
-/// The settings without a configuration file: no privilege and no file is needed.
+/// The settings without a configuration file, and the files that they name: no privilege and no file
+/// is needed.
 fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
+    let settings = embedded_settings(listen)?;
+    make_state_directory(&settings.state_directory)?;
+    for pair in settings.ke.iter().flat_map(|ke| &ke.certificates) {
+        embedded_certificate(pair, &embedded_addresses(listen))?;
+    }
+    Ok(settings)
+}
+
+/// The settings alone.
+pub(super) fn embedded_settings(listen: &[IpAddr]) -> Result<Settings, Error> {
     let state_directory = home_state_directory().ok_or(Error::NoHome)?;
-    make_state_directory(&state_directory)?;
     let addresses = embedded_addresses(listen);
     let with_port = |port| addresses.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
-    let (certificate, key) = embedded_certificate(&state_directory, &addresses)?;
+    let certificate = state_directory.join("cert.pem");
+    let key = state_directory.join("key.pem");
     Ok(Settings {
         state_directory,
+        profile: Profile::default(),
         ntp_listen: with_port(EMBEDDED_NTP_PORT),
         udp: UdpOptions::default(),
         workers: WorkerSettings::default(),
@@ -309,11 +321,8 @@ fn embedded_addresses(listen: &[IpAddr]) -> Vec<IpAddr> {
 
 /// The self-signed certificate in the state directory: made when there is none, when it expires
 /// soon, or when it does not name an address that is listened on.
-fn embedded_certificate(
-    directory: &Path,
-    addresses: &[IpAddr],
-) -> Result<(PathBuf, PathBuf), Error> {
-    let (certificate, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+fn embedded_certificate(pair: &PairFiles, addresses: &[IpAddr]) -> Result<(), Error> {
+    let PairFiles { certificate, key } = pair;
     let mut names = vec!["localhost".to_owned()];
     names.extend([Ipv4Addr::LOCALHOST.to_string(), Ipv6Addr::LOCALHOST.to_string()]);
     names.extend(addresses.iter().filter(|ip| !ip.is_unspecified()).map(IpAddr::to_string));
@@ -327,13 +336,13 @@ fn embedded_certificate(
         found.not_after > now + Duration::days(1)
             && names.iter().all(|name| found.names.contains(name))
     };
-    let kept = fs::read(&certificate).ok().and_then(|pem| describe(&pem).ok());
+    let kept = fs::read(certificate).ok().and_then(|pem| describe(&pem).ok());
     let keep = key.exists() && kept.is_some_and(|chain| chain.first().is_some_and(good));
     if !keep {
         let validity = Duration::days(CERTIFICATE_VALIDITY_DAYS.into());
-        self_signed(&names, validity, now)?.write(&certificate, &key, true)?;
+        self_signed(&names, validity, now)?.write(certificate, key, true)?;
     }
-    Ok((certificate, key))
+    Ok(())
 }
 
 #[cfg(test)]

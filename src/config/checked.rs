@@ -11,7 +11,8 @@ use toml::Spanned;
 use super::address::{address, addresses, wildcards};
 use super::clock::{self, ClockSettings};
 pub use super::ke::{KeSettings, PairFiles};
-use super::raw::{self, ConfigError, Profile, Raw};
+pub use super::raw::Profile;
+use super::raw::{self, ConfigError, Raw};
 use super::{cpus, interleaved, ke};
 use crate::limits::{
     BUSY_POLL_APPLIANCE, BUSY_POLL_MICROSECONDS, CONTROL_MODE_DEFAULT, KEY_ROTATION,
@@ -25,6 +26,8 @@ use crate::sys::socket::UdpOptions;
 pub struct Settings {
     /// Where master keys are kept.
     pub state_directory: PathBuf,
+    /// What the machine is for.
+    pub profile: Profile,
     /// UDP addresses, at least one.
     pub ntp_listen: Vec<SocketAddr>,
     /// How their sockets are.
@@ -161,10 +164,12 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         return Err(ConfigError::at(text, list, what));
     }
     let clock = clock::check(text, &raw.clock, &ntp_listen)?;
+    let profile = raw.profile.unwrap_or_default();
     Ok(Settings {
         state_directory: raw.state_directory.clone().unwrap_or_else(|| "/var/lib/timeball".into()),
+        profile,
         ntp_listen,
-        udp: udp(text, &raw.ntp, raw.profile.unwrap_or_default())?,
+        udp: udp(text, &raw.ntp, profile)?,
         workers: workers(text, &raw.ntp)?,
         port: raw.ntp.port.unwrap_or_default(),
         interleaved_entries: interleaved::entries(text, &raw.interleaved)?,

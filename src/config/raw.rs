@@ -70,9 +70,11 @@ pub(super) struct RawInterleaved {
 /// What the machine is for: it sets the defaults of other keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Profile {
+pub enum Profile {
+    /// Other programs run there too.
     #[default]
     Shared,
+    /// Time alone.
     Appliance,
 }
 

@@ -86,6 +86,8 @@ fn of_changed(keys: Vec<(&'static str, bool)>) -> Vec<&'static str> {
 fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let Settings {
         state_directory,
+        // What it sets is compared by itself.
+        profile: _,
         ntp_listen,
         udp,
         workers,
