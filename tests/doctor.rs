@@ -41,7 +41,6 @@ fn this_machine_is_looked_at_as_it_is() {
     assert_eq!(answers.len(), 4, "{answers:?}");
     assert!(answers.iter().all(|(state, _)| *state == "ok"), "{answers:?}");
     assert_eq!(texts(&found, "server")[0].0, "ok");
-    assert_eq!(texts(&found, "state directory")[0].0, "ok");
     assert!(texts(&found, "key file").iter().all(|(state, _)| *state == "ok"));
     // The certificate of the test is good for a day less than thirty.
     assert_eq!(texts(&found, "certificate")[0].0, "warning");
@@ -56,6 +55,14 @@ fn this_machine_is_looked_at_as_it_is() {
     let worst = found.iter().map(|finding| rank(&finding["state"])).max().expect("some");
     let code = [0, 1, 3, 2][worst];
     assert_eq!(output.status.code(), Some(code));
+
+    // The folder of the test is open to all; its fix is a command.
+    let folder = found.iter().find(|found| found["check"] == "state directory").expect("looked at");
+    assert_eq!(folder["state"], "warning", "{folder}");
+    let fix = folder["fix"].as_str().expect("a command");
+    assert!(Command::new("sh").args(["-c", fix]).status().expect("a shell").success());
+    let found = findings(&doctor(&server, &["--json"]));
+    assert_eq!(texts(&found, "state directory")[0].0, "ok");
 
     let output = doctor(&server, &[]);
     let text = String::from_utf8(output.stdout).expect("text");

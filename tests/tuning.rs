@@ -1,5 +1,5 @@
-//! `timeball tune` and `tuning/`: on a false root, and in a network namespace of its own. Nothing of
-//! this machine is changed.
+//! `timeball tune` and `tuning/`: on a false root, and in a network namespace of its own. Nothing
+//! of this machine is changed.
 
 mod common;
 
@@ -39,7 +39,8 @@ impl Root {
         }
         let usecs = root.path("usecs");
         let script = format!(
-            "#!/bin/sh\ncase $1 in\n-c) printf 'Adaptive RX: off\\nrx-usecs:\\t%s\\n' \"$(cat {0})\" ;;\n\
+            "#!/bin/sh\ncase $1 in\n\
+             -c) printf 'Adaptive RX: off\\nrx-usecs:\\t%s\\n' \"$(cat {0})\" ;;\n\
              -C) [ \"$2 $3\" = 'eth0 rx-usecs' ] && echo \"$4\" >{0} ;;\n\
              -k) echo 'large-receive-offload: off [fixed]' ;;\n\
              *) echo 'netlink error: Operation not supported' >&2; exit 1 ;;\nesac\n",

@@ -13,6 +13,7 @@ mod query;
 mod remote;
 mod serve;
 mod state;
+mod top;
 mod tune;
 
 use std::process::ExitCode;
@@ -32,16 +33,19 @@ pub const EXIT_USAGE: u8 = 2;
 
 /// A time server: NTP and NTS (RFC 8915) at the rate of the hardware.
 #[derive(Debug, Parser)]
-#[command(name = "timeball", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "timeball", version, max_term_width = 100, after_help = AFTER_HELP,
+          help_template = HELP_TEMPLATE)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
 }
 
+/// One screen of a terminal: the options, `--help` and `--version`, go without saying.
+const HELP_TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{subcommands}{after-help}";
+
 const AFTER_HELP: &str = "\
 Start here: `timeball serve` needs no root and no files; it prints what to try next.
-Exit codes: 0 fine, 1 failed or answered no, 2 wrong usage or configuration; `check` and `doctor`
-have their own.";
+Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration; `check` and `doctor` have others.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -57,6 +61,8 @@ enum Command {
     Tune(tune::TuneArguments),
     /// Show what a running server does, and how it fares
     Status(control::Show),
+    /// Show a running server live in the terminal
+    Top(top::TopArguments),
     /// Show everything that a running server has counted
     Serverstats(control::Show),
     /// Show what a running server tells of its clock, and from whom it has that
@@ -103,6 +109,7 @@ pub fn run() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Tune(arguments) => tune::run(&arguments),
         Command::Status(arguments) => control::status(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Serverstats(arguments) => control::serverstats(&arguments),
         Command::Tracking(arguments) => clock::tracking(&arguments),
         Command::Sources(arguments) => clock::sources(&arguments),

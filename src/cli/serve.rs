@@ -261,8 +261,8 @@ fn make_state_directory(path: &Path) -> Result<(), Error> {
         .map_err(|source| Error::StateDirectory { path: path.to_owned(), source })
 }
 
-/// The settings without a configuration file, and the files that they name: no privilege and no file
-/// is needed.
+/// The settings without a configuration file, and the files that they name: no privilege and no
+/// file is needed.
 fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
     let settings = embedded_settings(listen)?;
     make_state_directory(&settings.state_directory)?;

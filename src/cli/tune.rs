@@ -1,5 +1,5 @@
-//! `timeball tune`: sets the host as a server needs it, says what it changes, and writes how to undo
-//! it. What is set, and why, is in `host/tuning.rs`.
+//! `timeball tune`: sets the host as a server needs it, says what it changes, and writes how to
+//! undo it. What is set, and why, is in `host/tuning.rs`.
 
 use std::fs;
 use std::io::{self, Write};
@@ -40,7 +40,7 @@ pub(super) struct TuneArguments {
 const AFTER_HELP: &str = "\
 A restart of the host undoes everything, too. What is as it should be is left alone, so a second run
 changes nothing. Most settings are for `profile = \"appliance\"` only.
-Exit codes: 0 all is as it should be now, 1 something could not be set, 2 wrong usage.";
+Exit codes: 0 all is as it should be now, 1 something could not be set or seen, 2 wrong usage.";
 
 /// Why nothing was set.
 #[derive(Debug, thiserror::Error)]

@@ -97,11 +97,22 @@ pub fn holders(host: &Host, protocol: Protocol, address: SocketAddr) -> Vec<Hold
                 target.to_str().is_some_and(|target| links.iter().any(|it| it == target))
             });
         if has_one {
-            let name = host.read(&format!("/proc/{pid}/comm")).unwrap_or_default();
-            holders.push(Holder { process: Some((pid, name)) });
+            holders.push(Holder { process: Some((pid, program(host, pid))) });
         }
     }
     if holders.is_empty() { vec![Holder { process: None }] } else { holders }
+}
+
+/// The name of a process's program. What the kernel calls the process is cut off, and "exe" for a
+/// role of timeball, which is started by that name.
+fn program(host: &Host, pid: u32) -> String {
+    let file = fs::read_link(host.path(&format!("/proc/{pid}/exe"))).ok();
+    let name = file.as_deref().and_then(|file| file.file_name()?.to_str());
+    match name {
+        // As after an upgrade.
+        Some(name) => name.trim_end_matches(" (deleted)").to_owned(),
+        None => host.read(&format!("/proc/{pid}/comm")).unwrap_or_default(),
+    }
 }
 
 /// The sockets that get what is for `address`, as descriptors link to them.
@@ -219,5 +230,8 @@ mod tests {
         // Connected: a client's socket.
         assert_eq!(held("127.0.0.1:11123"), []);
         assert_eq!(held("[::1]:123"), [Holder { process: None }]);
+        symlink("/usr/sbin/timeball (deleted)", root.path().join("proc/42/exe")).expect("made");
+        let timeball = Holder { process: Some((42, "timeball".to_owned())) };
+        assert_eq!(held("127.0.0.1:123"), [timeball]);
     }
 }

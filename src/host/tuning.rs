@@ -1,6 +1,6 @@
 //! Every setting of the host that timeball has an opinion on, once: where it is, what it should be,
-//! and why. `timeball doctor` compares, `timeball tune` sets; `tuning/README.md` has the same table,
-//! which a test holds to this one.
+//! and why. `timeball doctor` compares, `timeball tune` sets; `tuning/README.md` has the same
+//! table, which a test holds to this one.
 //!
 //! Nothing here is set for a whole host because one program likes it: most settings are for
 //! `profile = "appliance"` alone.
@@ -11,10 +11,10 @@ use std::fs;
 use super::facts::{Host, ToolError};
 use super::network::{interfaces, interrupts};
 use crate::config::checked::{Profile, Settings};
-use crate::limits::{
-    KE_BACKLOG, RECEIVE_BUFFER_BYTES_DEFAULT, SEND_BUFFER_BYTES_DEFAULT,
+use crate::limits::commands::{
     TUNING_COALESCE_MICROSECONDS, TUNING_FLUSH_NANOSECONDS, TUNING_HARD_INTERRUPTS_DEFERRED,
 };
+use crate::limits::{KE_BACKLOG, RECEIVE_BUFFER_BYTES_DEFAULT, SEND_BUFFER_BYTES_DEFAULT};
 
 /// A setting, and why it matters.
 #[derive(Debug, PartialEq, Eq)]

@@ -11,38 +11,43 @@ use crate::cli::keys::in_words;
 use crate::cli::place::Place;
 use crate::clock::record::SourceState;
 use crate::clock::source::Source;
-use crate::limits::{CHECK_REQUESTS_MIN, CHECK_RESTART_RECENT};
+use crate::limits::commands::{CHECK_REQUESTS_MIN, CHECK_RESTART_RECENT};
 use crate::process::control::{AskError, Request, ask};
 use crate::process::status::{ProcessStatus, Status};
 
 const KEY_AGE: Quantity = Quantity {
     label: "key_age_days",
     unit: "",
-    metric: "timeball_check_key_age_days",
+    metric: "timeball_check_key_age_seconds",
+    base_units: 86_400.0,
     help: "Age of the newest master key.",
 };
 const DROPS: Quantity = Quantity {
     label: "drops",
     unit: "%",
-    metric: "timeball_check_drops_percent",
+    metric: "timeball_check_drops_ratio",
+    base_units: 0.01,
     help: "Datagrams that full socket buffers cost.",
 };
 const NAKS: Quantity = Quantity {
     label: "naks",
     unit: "%",
-    metric: "timeball_check_naks_percent",
+    metric: "timeball_check_naks_ratio",
+    base_units: 0.01,
     help: "NTS requests that were refused (NTS NAK).",
 };
 const REQUESTS: Quantity = Quantity {
     label: "requests",
     unit: "c",
     metric: "timeball_check_requests",
+    base_units: 1.0,
     help: "Valid requests since the server started.",
 };
 const RESTARTS: Quantity = Quantity {
     label: "restarts",
     unit: "c",
     metric: "timeball_check_restarts",
+    base_units: 1.0,
     help: "How often processes were started again since the server started.",
 };
 

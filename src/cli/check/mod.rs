@@ -16,7 +16,7 @@ use super::place::Place;
 use super::remote::{Asking, aead};
 use super::state::State;
 use crate::aead::Algorithm;
-use crate::limits::{
+use crate::limits::commands::{
     CHECK_CERTIFICATE_DAYS, CHECK_COOKIES, CHECK_DELAY_SECONDS, CHECK_DROPS_PERCENT,
     CHECK_INTERVAL_SECONDS_DEFAULT, CHECK_KE_SECONDS, CHECK_KEY_AGE_DAYS, CHECK_LOSS_PERCENT,
     CHECK_NAKS_PERCENT, CHECK_OFFSET_SECONDS, CHECK_ROOT_DISTANCE_SECONDS, CHECK_STRATUM,

@@ -16,48 +16,56 @@ const OFFSET: Quantity = Quantity {
     label: "offset",
     unit: "s",
     metric: "timeball_check_offset_seconds",
+    base_units: 1.0,
     help: "The server's time minus that of the host that checks.",
 };
 const DELAY: Quantity = Quantity {
     label: "delay",
     unit: "s",
     metric: "timeball_check_delay_seconds",
+    base_units: 1.0,
     help: "Round trip without the time that the server took.",
 };
 pub(super) const ROOT_DISTANCE: Quantity = Quantity {
     label: "root_distance",
     unit: "s",
     metric: "timeball_check_root_distance_seconds",
+    base_units: 1.0,
     help: "Bound of the error of the server's time.",
 };
 pub(super) const STRATUM: Quantity = Quantity {
     label: "stratum",
     unit: "",
     metric: "timeball_check_stratum",
+    base_units: 1.0,
     help: "Stratum; 0 when unsynchronised.",
 };
 const LOSS: Quantity = Quantity {
     label: "loss",
     unit: "%",
-    metric: "timeball_check_loss_percent",
+    metric: "timeball_check_loss_ratio",
+    base_units: 0.01,
     help: "Requests without an answer.",
 };
 pub(super) const CERTIFICATE_DAYS: Quantity = Quantity {
     label: "certificate_days",
     unit: "",
-    metric: "timeball_check_certificate_days",
-    help: "Days until the certificate expires, of the first certificate to do so.",
+    metric: "timeball_check_certificate_remaining_seconds",
+    base_units: 86_400.0,
+    help: "Until the certificate expires, of the first one to do so.",
 };
 const COOKIES: Quantity = Quantity {
     label: "cookies",
     unit: "",
     metric: "timeball_check_cookies",
+    base_units: 1.0,
     help: "Cookies that key establishment brought.",
 };
 const KEY_ESTABLISHMENT: Quantity = Quantity {
     label: "key_establishment",
     unit: "s",
     metric: "timeball_check_key_establishment_seconds",
+    base_units: 1.0,
     help: "Time that key establishment took.",
 };
 

@@ -15,8 +15,10 @@ pub(super) struct Quantity {
     pub(super) label: &'static str,
     /// Its unit in performance data: `s`, `%`, `c` (a counter) or none.
     pub(super) unit: &'static str,
-    /// For Prometheus.
+    /// For Prometheus, which has base units only.
     pub(super) metric: &'static str,
+    /// How many of those one unit of ours is.
+    pub(super) base_units: f64,
     /// What it is.
     pub(super) help: &'static str,
 }
@@ -124,6 +126,7 @@ impl Report {
         out.metric("timeball_check_timestamp_seconds", Gauge, help)
             .sample(target, now_unix_seconds);
         for Measure { quantity, value, .. } in &self.measures {
+            let value = value * quantity.base_units;
             out.metric(quantity.metric, Gauge, quantity.help).sample(target, value);
         }
         out.into_text()
@@ -152,6 +155,7 @@ mod tests {
         label: "length",
         unit: "s",
         metric: "timeball_check_length_seconds",
+        base_units: 60.0,
         help: "How long.",
     };
 
@@ -182,7 +186,7 @@ mod tests {
     fn prometheus_gets_gauges() {
         let text = report(1.5).to_prometheus(1_800_000_000.0);
         assert!(text.contains("\ntimeball_check_state{target=\"a/b\"} 1\n"), "{text}");
-        assert!(text.contains("\ntimeball_check_length_seconds{target=\"a/b\"} 1.5\n"), "{text}");
+        assert!(text.contains("\ntimeball_check_length_seconds{target=\"a/b\"} 90\n"), "{text}");
         assert!(text.contains("# TYPE timeball_check_length_seconds gauge\n"), "{text}");
     }
 }

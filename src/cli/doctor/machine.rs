@@ -4,7 +4,8 @@ use super::{Findings, Patient};
 use crate::config::cpus;
 use crate::host::network::{interrupts, receive_queues};
 use crate::host::tuning::{self, Knob, Needs, Setting, Standing, knobs};
-use crate::limits::{DOCTOR_MTU_MIN, DOCTOR_RING_BYTES, KE_DESCRIPTORS_BESIDE};
+use crate::limits::KE_DESCRIPTORS_BESIDE;
+use crate::limits::commands::{DOCTOR_MTU_MIN, DOCTOR_RING_BYTES};
 use crate::net::PortChoice;
 use crate::sys::uring::Obstacle;
 
@@ -98,53 +99,75 @@ fn interfaces(needs: &Needs, patient: &Patient<'_>, findings: &mut Findings) {
             }
         }
         queues(interface, needs, patient, findings);
+        interrupts_of(interface, patient, findings);
     }
 }
 
 /// The kernel takes requests in on the processors that the interface's queues interrupt.
 fn queues(interface: &str, needs: &Needs, patient: &Patient<'_>, findings: &mut Findings) {
-    let host = patient.host;
-    let queues = receive_queues(host, interface);
+    let check = "queues";
+    let queues = receive_queues(patient.host, interface);
     let workers = needs.cpus.len();
-    let rps = format!("/sys/class/net/{interface}/queues/rx-0/rps_cpus");
-    let is_spread = host.read(&rps).is_ok_and(|mask| mask.contains(|c: char| c != '0' && c != ','));
-    if queues < workers && !is_spread {
-        let text = format!(
-            "{interface} has {queues} receive queues for {workers} workers: one processor does \
-             the kernel's part for several"
-        );
-        let fix = format!(
-            "ethtool -L {interface} combined {workers}; where it has no more queues, echo \
-             {:x} > {rps}",
-            needs
-                .cpus
-                .iter()
-                .fold(0_u128, |mask, cpu| mask | 1_u128.checked_shl(*cpu as u32).unwrap_or(0))
-        );
-        findings.warn("queues", text, fix);
-    } else {
-        findings.ok("queues", format!("{interface} has {queues} receive queues"));
+    if queues >= workers || is_spread(interface, patient) {
+        return findings.ok(check, format!("{interface} has {queues} receive queues"));
     }
+    let text = format!(
+        "{interface} has {queues} receive queues for {workers} workers: one processor does the \
+         kernel's part for several"
+    );
+    let (mask, file) = (mask(&needs.cpus), steering_file(interface));
+    let fix = format!(
+        "ethtool -L {interface} combined {workers}; where it has no more queues, echo {mask} > \
+         {file}"
+    );
+    findings.warn(check, text, fix);
+}
+
+/// Where they are served.
+fn interrupts_of(interface: &str, patient: &Patient<'_>, findings: &mut Findings) {
+    let check = "interrupts";
+    let host = patient.host;
     let numbers = interrupts(host, interface);
     let affinity =
         |number: &String| host.read(&format!("/proc/irq/{number}/effective_affinity_list"));
     let mut served: Vec<String> = numbers.iter().filter_map(|it| affinity(it).ok()).collect();
     served.sort();
     served.dedup();
-    if queues > 1 && served.len() == 1 && !is_spread {
-        let text = format!(
-            "all {} interrupts of {interface} are served by processor {}",
-            numbers.len(),
-            served[0]
-        );
-        let fix = "apt install irqbalance, or `timeball tune` with profile = \"appliance\"";
-        findings.warn("interrupts", text, fix);
-    } else if served.is_empty() {
-        findings.ok("interrupts", format!("the bus of {interface} does not tell them"));
-    } else {
-        let text = format!("those of {interface} are served by processor {}", served.join(", "));
-        findings.ok("interrupts", text);
+    let has_several = receive_queues(host, interface) > 1;
+    match served.as_slice() {
+        [] => findings.ok(check, format!("the bus of {interface} does not tell them")),
+        [cpu] if has_several && !is_spread(interface, patient) => {
+            let count = numbers.len();
+            let text = format!("all {count} of {interface} are served by processor {cpu}");
+            let fix = "apt install irqbalance, or `timeball tune` with profile = \"appliance\"";
+            findings.warn(check, text, fix);
+        }
+        several => {
+            let cpus = several.join(", ");
+            findings.ok(check, format!("those of {interface} are served by processor {cpus}"));
+        }
     }
+}
+
+/// Whether the kernel hands packets on to other processors (receive packet steering).
+fn is_spread(interface: &str, patient: &Patient<'_>) -> bool {
+    let mask = patient.host.read(&steering_file(interface));
+    mask.is_ok_and(|mask| mask.contains(|c: char| c != '0' && c != ','))
+}
+
+fn steering_file(interface: &str) -> String {
+    format!("/sys/class/net/{interface}/queues/rx-0/rps_cpus")
+}
+
+/// Processors as the kernel reads a mask of them: words of 32 bits, the highest first.
+fn mask(cpus: &[usize]) -> String {
+    let words = cpus.iter().max().map_or(0, |cpu| cpu / 32) + 1;
+    let word = |place: usize| {
+        let within = cpus.iter().filter(|&&cpu| cpu / 32 == place);
+        within.fold(0_u32, |mask, cpu| mask | 1 << (cpu % 32))
+    };
+    let texts: Vec<String> = (0..words).rev().map(|place| format!("{:08x}", word(place))).collect();
+    texts.join(",")
 }
 
 /// Whether the workers of an appliance have their processors for themselves.
@@ -261,5 +284,16 @@ fn hard_limit(patient: &Patient<'_>, name: &str) -> Option<u64> {
     match line.split_whitespace().nth(1)? {
         "unlimited" => Some(u64::MAX),
         number => number.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_are_words_of_32_bits() {
+        assert_eq!(mask(&[0, 1]), "00000003");
+        assert_eq!(mask(&[33, 0]), "00000002,00000001");
     }
 }

@@ -203,7 +203,7 @@ fn print(findings: &Findings, quiet: bool, out: &mut dyn Write) -> io::Result<()
     let count = |state| findings.0.iter().filter(|finding| finding.state == state).count();
     writeln!(
         out,
-        "\n{} critical, {} unknown, {} warnings, {} ok",
+        "\ncritical {}, unknown {}, warning {}, ok {}",
         count(State::Critical),
         count(State::Unknown),
         count(State::Warning),

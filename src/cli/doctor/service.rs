@@ -9,7 +9,7 @@ use crate::clock::source::Source;
 use crate::config::clock::ChronydAddress;
 use crate::host::facts::Host;
 use crate::host::network::{Holder, Protocol, holders};
-use crate::limits::DOCTOR_ANSWER_WAIT;
+use crate::limits::commands::DOCTOR_ANSWER_WAIT;
 use crate::process::control::{AskError, Request, ask};
 use crate::process::status::Status;
 
@@ -80,23 +80,19 @@ fn is_ours(holder: &Holder) -> bool {
 
 /// How another program lets go of a port.
 fn way_out(name: &str) -> String {
-    match name {
+    let known = match name {
         "chronyd" => {
-            "`port 0` in chrony.conf, then `systemctl restart chrony`; it goes on keeping \
-                      the clock"
-                .to_owned()
+            "`port 0` in chrony.conf, then `systemctl restart chrony`; it goes on keeping the clock"
         }
-        "systemd-timesyn" => "systemctl disable --now systemd-timesyncd".to_owned(),
+        "systemd-timesyncd" | "systemd-timesyn" => "systemctl disable --now systemd-timesyncd",
         "ntpd" => {
-            "systemctl disable --now ntpsec (or ntp, openntpd), and let chrony with `port 0` \
-                   keep the clock"
-                .to_owned()
+            "systemctl disable --now ntpsec (or ntp, openntpd), and let chrony with `port 0` keep \
+             the clock"
         }
-        "ntp-daemon" => {
-            "take [[server]] out of ntp.toml, then `systemctl restart ntpd-rs`".to_owned()
-        }
-        name => format!("stop {name}, or choose another address in the configuration"),
-    }
+        "ntp-daemon" => "take [[server]] out of ntp.toml, then `systemctl restart ntpd-rs`",
+        name => return format!("stop {name}, or choose another address in the configuration"),
+    };
+    known.to_owned()
 }
 
 /// Whether what listens answers, asked from this host.
@@ -192,8 +188,8 @@ fn kernel(patient: &Patient<'_>, is_chronyd: bool, findings: &mut Findings) {
                 }
                 false => "let a time daemon keep the clock; `chronyc waitsync` waits for it",
             };
-            let text = "the kernel calls its clock unsynchronised, and so are clients told (leap 3, \
-                        stratum 0)";
+            let text = "the kernel calls its clock unsynchronised, and so are clients told (leap \
+                        3, stratum 0)";
             findings.fail(check, text, fix);
         }
     }

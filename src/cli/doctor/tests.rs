@@ -122,9 +122,9 @@ fn fault<'a>(findings: &'a [Finding], check: &str) -> &'a Finding {
 fn a_plain_machine_has_its_usual_faults_and_no_others() {
     let findings = Ward::new().examine();
     let expected = [
-        "warning connection tracking: nft add table inet timeball; nft 'add chain inet timeball raw \
-         { type filter hook prerouting priority raw; }'; nft add rule inet timeball raw udp dport \
-         1123 notrack",
+        "warning connection tracking: nft add table inet timeball; nft 'add chain inet timeball \
+         raw { type filter hook prerouting priority raw; }'; nft add rule inet timeball raw udp \
+         dport 1123 notrack",
         "warning receive buffer: sysctl -w net.core.rmem_max=1048576",
     ];
     assert_eq!(faults(&findings), expected);
@@ -176,9 +176,12 @@ fn rules_that_keep_clients_out_are_found() {
 
 #[test]
 fn rules_of_iptables_are_read_too() {
-    let save = "*raw\n-A PREROUTING -p udp -m udp --dport 1123 -j NOTRACK\n*filter\n:INPUT DROP [0:0]\n\
-                -A INPUT -p udp -m udp --dport 1123 -j ACCEPT\n-A INPUT -p tcp -m multiport --dports \
-                22,80 -j ACCEPT";
+    let save = "*raw\n\
+        -A PREROUTING -p udp -m udp --dport 1123 -j NOTRACK\n\
+        *filter\n\
+        :INPUT DROP [0:0]\n\
+        -A INPUT -p udp -m udp --dport 1123 -j ACCEPT\n\
+        -A INPUT -p tcp -m multiport --dports 22,80 -j ACCEPT";
     let ward = Ward::new();
     fs::remove_file(ward.root.path().join("usr/sbin/nft")).expect("removed");
     ward.put("/usr/sbin/iptables-save", &format!("#!/bin/sh\ncat <<'END'\n{save}\nEND\n"));
@@ -322,7 +325,7 @@ fn a_line_has_cause_and_fix_and_the_last_one_counts() {
     assert_eq!(
         text,
         "ok        mtu: fine\nwarning   port: cause; fix: command\n\n\
-         0 critical, 0 unknown, 1 warnings, 1 ok\n"
+         critical 0, unknown 0, warning 1, ok 1\n"
     );
     let mut shown = Vec::new();
     print(&findings, true, &mut shown).expect("written");
