@@ -6,6 +6,7 @@ pub mod checked;
 pub mod clock;
 pub mod cpus;
 pub mod file;
+pub mod import;
 mod interleaved;
 pub mod ke;
 pub mod keys;

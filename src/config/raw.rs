@@ -176,7 +176,7 @@ impl ConfigError {
         Self { line: before.matches('\n').count() + 1, what }
     }
 
-    fn from_toml(text: &str, error: &toml::de::Error) -> Self {
+    pub(super) fn from_toml(text: &str, error: &toml::de::Error) -> Self {
         let offset = error.span().map_or(0, |span| span.start);
         Self::at_offset(text, offset, error.message().replace('\n', "; "))
     }
