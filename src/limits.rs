@@ -3,6 +3,8 @@
 
 pub mod commands;
 
+pub mod clients;
+
 use std::time::Duration;
 
 // Packets (src/wire, src/engine, src/client.rs)
@@ -295,10 +297,6 @@ pub const KE_PREFIX_SET_BUCKETS: usize = 4;
 /// longest: room for what 3000 new prefixes a second empty, and for more than a processor can
 /// do handshakes with.
 pub const KE_PREFIX_SETS: usize = 4096;
-
-/// Networks that can be exempt from the limits of prefixes: each costs a comparison for every
-/// connection.
-pub const KE_UNLIMITED_NETWORKS_MAX: usize = 64;
 
 /// Descriptors of a key establishment process beside its connections: channel, pages, listeners,
 /// event loop, and what a library may open.
