@@ -10,6 +10,7 @@
 //! - [`cookie`]: what an NTS cookie is made of, and the ring of master keys.
 //! - [`page`]: memory with one writer and many readers, shared between processes.
 //! - [`aead`]: authenticated encryption of a whole batch.
+//! - [`networks`]: sets of addresses, for access lists and limits.
 //! - [`clock`]: where the time comes from and how good it is.
 //! - [`ke`]: NTS key establishment over TLS 1.3.
 //! - [`certificate`]: making and judging X.509 certificates.
@@ -32,6 +33,7 @@ pub mod host;
 pub mod ke;
 pub mod limits;
 pub mod net;
+pub mod networks;
 pub mod observe;
 pub mod page;
 pub mod process;

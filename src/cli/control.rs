@@ -105,6 +105,7 @@ fn print_reloaded(reloaded: &Reloaded, out: &mut dyn Write) -> io::Result<()> {
 fn print_serverstats(stats: &ServerStats, out: &mut dyn Write) -> io::Result<()> {
     // As chronyc prints them, for whatever reads them there.
     writeln!(out, "NTP packets received       : {}", stats.ntp_packets_received)?;
+    writeln!(out, "NTP packets dropped        : {}", stats.ntp_packets_dropped)?;
     writeln!(out, "NTS-KE connections accepted: {}", stats.nts_ke_connections_accepted)?;
     writeln!(out, "Authenticated NTP packets  : {}", stats.authenticated_ntp_packets)?;
     writeln!(out, "Interleaved NTP packets    : {}", stats.interleaved_ntp_packets)?;
@@ -216,7 +217,9 @@ fn requests(stats: &ServerStats) -> String {
     let (plain, nts, naks) = (of("answered_plain"), of("answered_nts"), of("nts_nak"));
     let dropped = stats.responder.iter().filter(|(name, _)| name.starts_with("dropped_"));
     let dropped: u64 = dropped.map(|(_, total)| total).sum();
-    format!("NTP {plain}, NTS {nts}, refused (NTS NAK) {naks}, dropped {dropped}")
+    let kisses = of("kiss_rate") + of("kiss_rate_nts");
+    let told = if kisses > 0 { format!(", told to ask less {kisses}") } else { String::new() };
+    format!("NTP {plain}, NTS {nts}, refused (NTS NAK) {naks}, dropped {dropped}{told}")
 }
 
 fn handshakes(stats: &ServerStats) -> String {

@@ -7,7 +7,9 @@ mod clock;
 mod config;
 mod control;
 mod doctor;
+pub mod generate;
 mod keys;
+pub mod manual;
 mod place;
 mod query;
 mod remote;
@@ -81,6 +83,9 @@ enum Command {
     /// Check a configuration file, or print one with every key
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Write manual pages and shell completions; packaging/build does this
+    #[command(hide = true)]
+    Generate(generate::GenerateArguments),
     /// Run one role; the supervisor does this
     #[command(hide = true)]
     Role {
@@ -121,6 +126,7 @@ pub fn run() -> ExitCode {
         },
         Command::Keys(command) => keys::run(&command),
         Command::Config(command) => config::run(&command),
+        Command::Generate(arguments) => generate::run(&arguments, Arguments::command()),
         Command::Role { role } => run_role(role),
     }
 }

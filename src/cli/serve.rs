@@ -17,12 +17,14 @@ use crate::aead::NonceGenerator;
 use crate::certificate::describe::{Description, describe};
 use crate::certificate::{MakeError, WriteError, self_signed};
 use crate::clock::source::{self, Source};
+use crate::config::access::{AccessError, AccessSettings};
 use crate::config::checked::{
     ControlSettings, KeSettings, KeyRotation, PairFiles, Profile, Sandbox, Settings,
     UnavailableCpu, WorkerSettings,
 };
 use crate::config::clock::{ChronydAddress, ClockSettings};
 use crate::config::file::{self, FileError};
+use crate::config::rate_limit;
 use crate::ke::tls::PairError;
 use crate::limits::{
     CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, EMBEDDED_OBSERVE_PORT,
@@ -81,6 +83,8 @@ pub(super) enum Error {
     #[error("cannot make the pages that processes share: {0}; allow memfd_create and mmap")]
     Pages(io::Error),
     #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error(transparent)]
     Certificate(#[from] PairError),
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -101,7 +105,7 @@ pub(super) enum Error {
 impl Error {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Cpus(_) => EXIT_USAGE,
+            Self::Config(_) | Self::Access(_) | Self::Cpus(_) => EXIT_USAGE,
             _ => EXIT_FAILURE,
         }
     }
@@ -114,7 +118,7 @@ pub(super) fn run(arguments: &ServeArguments) -> ExitCode {
     }
 }
 
-/// In this order: systemd's sockets, settings, state directory, keys, certificates, sockets, the
+/// In this order: systemd's sockets, settings and access lists, state directory, keys, certificates, sockets, the
 /// control socket, pages, the supervisor's sandbox, roles. Nothing runs and nothing is printed
 /// before all of it is there.
 fn serve(arguments: &ServeArguments) -> Result<(), Error> {
@@ -126,6 +130,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         Some(file) => file::read(file)?,
         None => embedded(&arguments.listen)?,
     };
+    let access = settings.access.read()?;
     make_state_directory(&settings.state_directory)?;
     let mut random = NonceGenerator::new().map_err(Error::Random)?;
     let key_random = NonceGenerator::new().map_err(Error::Random)?;
@@ -154,13 +159,8 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     let banner =
         Banner { settings: &settings, chain: &chain, cpus: &cpus, ke_processes }.to_string();
     let control = Control::open(&settings.control_socket(), settings.control.mode)?;
-    let pages = Pages::create(keys, cpus.len(), ke_processes).map_err(Error::Pages)?;
-    let responder = ResponderStart {
-        cpus,
-        port: settings.port,
-        busy_poll: settings.udp.busy_poll,
-        interleaved_entries: settings.interleaved_entries,
-    };
+    let pages = Pages::create(keys, &access, cpus.len(), ke_processes).map_err(Error::Pages)?;
+    let responder = responder(&settings, cpus);
     let confinement = Confinement::new(settings.sandbox, settings.user.as_deref())?;
     // The control socket is removed at the end, wherever it is.
     let chronyd = chronyd_socket(&settings.clock);
@@ -176,6 +176,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         configuration,
         sockets,
         pages,
+        access,
         control,
         chronyd,
         confinement,
@@ -185,6 +186,16 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     };
     server.run(|| print!("{banner}"))?;
     Ok(())
+}
+
+fn responder(settings: &Settings, cpus: Vec<usize>) -> ResponderStart {
+    ResponderStart {
+        cpus,
+        port: settings.port,
+        busy_poll: settings.udp.busy_poll,
+        interleaved_entries: settings.interleaved_entries,
+        rates: settings.rates.clone(),
+    }
 }
 
 fn warn_of_lonely_polling(sockets: &Sockets, udp: &UdpOptions) {
@@ -286,6 +297,8 @@ pub(super) fn embedded_settings(listen: &[IpAddr]) -> Result<Settings, Error> {
         udp: UdpOptions::default(),
         workers: WorkerSettings::default(),
         port: PortChoice::default(),
+        access: AccessSettings::default(),
+        rates: rate_limit::defaults(),
         interleaved_entries: INTERLEAVED_ENTRIES_DEFAULT,
         clock: ClockSettings::of(source::suggest().map_err(Error::Clock)?),
         ke: Some(KeSettings::new(

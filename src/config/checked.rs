@@ -8,12 +8,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::access::{self, AccessSettings};
 use super::address::{address, addresses, wildcards};
 use super::clock::{self, ClockSettings};
 pub use super::ke::{KeSettings, PairFiles};
 pub use super::raw::Profile;
 use super::raw::{self, ConfigError, Raw};
-use super::{cpus, interleaved, ke};
+use super::{cpus, interleaved, ke, rate_limit};
+use crate::engine::rate::RateLimits;
 use crate::limits::{
     BUSY_POLL_APPLIANCE, BUSY_POLL_MICROSECONDS, CONTROL_MODE_DEFAULT, KEY_ROTATION,
     KEY_ROTATION_DEFAULT, NTP_PORT, OBSERVE_PORT, SOCKET_BUFFER_BYTES, WORKERS_MAX,
@@ -36,6 +38,10 @@ pub struct Settings {
     pub workers: WorkerSettings,
     /// How datagrams come and go.
     pub port: PortChoice,
+    /// Who is answered.
+    pub access: AccessSettings,
+    /// How often.
+    pub rates: RateLimits,
     /// Pairs of timestamps that each worker keeps for interleaved mode; 0 switches it off.
     pub interleaved_entries: usize,
     /// Where the time comes from.
@@ -172,6 +178,8 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         udp: udp(text, &raw.ntp, profile)?,
         workers: workers(text, &raw.ntp)?,
         port: raw.ntp.port.unwrap_or_default(),
+        access: access::check(text, &raw.access)?,
+        rates: rate_limit::check(text, &raw.rate_limit)?,
         interleaved_entries: interleaved::entries(text, &raw.interleaved)?,
         clock,
         ke: ke::check(text, &raw.ke)?,
