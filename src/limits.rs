@@ -1,4 +1,9 @@
-//! Every number of timeball: its name ends in its unit, its comment gives the reason.
+//! Every number of timeball: its name ends in its unit, its comment gives the reason. Those of the
+//! operator's commands and of the host are in [`commands`].
+
+pub mod commands;
+
+pub mod clients;
 
 use std::time::Duration;
 
@@ -292,10 +297,6 @@ pub const KE_PREFIX_SET_BUCKETS: usize = 4;
 /// longest: room for what 3000 new prefixes a second empty, and for more than a processor can
 /// do handshakes with.
 pub const KE_PREFIX_SETS: usize = 4096;
-
-/// Networks that can be exempt from the limits of prefixes: each costs a comparison for every
-/// connection.
-pub const KE_UNLIMITED_NETWORKS_MAX: usize = 64;
 
 /// Descriptors of a key establishment process beside its connections: channel, pages, listeners,
 /// event loop, and what a library may open.

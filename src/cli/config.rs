@@ -59,6 +59,9 @@ pub(super) fn run(command: &ConfigCommand) -> ExitCode {
         }
         ConfigCommand::Check { file } => match file::read(file) {
             Ok(settings) => {
+                if let Err(error) = settings.access.read() {
+                    return fail(EXIT_USAGE, error);
+                }
                 println!("{}: good", file.display());
                 if settings.ke.is_none() {
                     println!("no certificate is given: plain NTP only, no NTS");

@@ -1,6 +1,7 @@
 //! Configuration: [`raw`] as written, [`checked`] as it holds, [`keys`] the one table that the
 //! sample file, the error messages and the manual come from.
 
+pub mod access;
 pub mod address;
 pub mod checked;
 pub mod clock;
@@ -10,4 +11,5 @@ pub mod import;
 mod interleaved;
 pub mod ke;
 pub mod keys;
+pub mod rate_limit;
 pub mod raw;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::certificates::PairText;
 use super::status::Status;
 use crate::config::clock::ClockSettings;
+use crate::engine::rate::RateLimits;
 use crate::ke::admission::PrefixLimits;
 use crate::net::PortChoice;
 
@@ -22,6 +23,8 @@ pub struct ResponderStart {
     pub busy_poll: Duration,
     /// Pairs of timestamps that each worker keeps for interleaved mode.
     pub interleaved_entries: usize,
+    /// How often a client is answered; a reload can change it.
+    pub rates: RateLimits,
 }
 
 /// What the clock role needs.
@@ -74,8 +77,11 @@ pub struct ObserverStart {
 pub enum Order {
     /// Say whether you work.
     Ping,
-    /// Go on with these terms.
+    /// Go on with these terms, and let in who is in the memory file that comes along.
     Adopt(Box<KeyEstablishmentTerms>),
+    /// The same to the responder: answer those who are in the memory file that comes along, so
+    /// often.
+    AdoptRates(Box<RateLimits>),
     /// Ask chronyd over the socket that comes along; none comes for this reason.
     AskChronyd(Option<String>),
     /// How the server stands now; to be answered as a ping is.

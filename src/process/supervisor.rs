@@ -35,7 +35,9 @@ use super::supervised::{Event, Supervised};
 use crate::config::checked::{KeSettings, Settings, ntp_port};
 use crate::config::file;
 use crate::limits::{CERTIFICATE_LOOK_INTERVAL, OBSERVER_INFORM_INTERVAL, ROLE_STOP_WAIT};
+use crate::networks::NetworkSet;
 use crate::observe::health::{Health, judge};
+use crate::page::networks;
 use crate::sys::boottime::since_boot;
 
 /// Why a server does not run.
@@ -64,6 +66,8 @@ pub struct Server {
     pub sockets: Sockets,
     /// Master keys and counters, which outlive the roles.
     pub pages: Pages,
+    /// Who is answered.
+    pub access: NetworkSet,
     /// Where commands come from.
     pub control: Control,
     /// The way to the Unix socket of a followed chronyd.
@@ -159,14 +163,20 @@ impl Server {
             Some(path) => file::read(path)?,
             None => self.settings.clone(),
         };
-        let Reread { settings, certificates, holds, restart_needed } =
+        let Reread { settings, access, certificates, holds, restart_needed } =
             Reread::new(&self.settings, &new)?;
+        let access_page = networks::create(&access).map_err(ReloadError::Memory)?;
         let key_event = self.pages.keys.reload(since_boot())?;
         let mut holds: Vec<String> = holds.into_iter().map(str::to_owned).collect();
         if let (Some(new), Some(old)) = (&certificates, &self.certificates) {
             let files = new.new_since(old);
             holds.extend(files.map(|file| format!("certificate {} is new", file.display())));
         }
+        if access != self.access {
+            holds.push("the access lists have changed".to_owned());
+        }
+        (self.access, self.pages.access) = (access, access_page);
+        self.responder.rates.clone_from(&settings.rates);
         holds.extend(key_event.map(|event| event.to_string()));
         self.pages.keys.set_rotation(settings.rotation);
         self.settings = settings;
@@ -414,6 +424,7 @@ impl Supervisor {
                     certificates.warn();
                 }
                 self.hand_out_terms();
+                self.hand_out_rates();
                 eprintln!("timeball: the configuration was read again and holds");
                 to_json(&reloaded)
             }
@@ -431,8 +442,14 @@ impl Supervisor {
         let order = Order::Adopt(Box::new(terms));
         let processes = self.processes.iter_mut();
         processes.filter(|process| process.role == Role::KeyEstablishment).for_each(|process| {
-            process.adopt(&order);
+            process.adopt(&order, self.server.pages.access.as_fd());
         });
+    }
+
+    fn hand_out_rates(&mut self) {
+        let order = Order::AdoptRates(Box::new(self.server.responder.rates.clone()));
+        let responder = self.processes.iter_mut().filter(|p| p.role == Role::Responder);
+        responder.for_each(|process| process.adopt(&order, self.server.pages.access.as_fd()));
     }
 
     /// Says that a reload is done once every process has answered.

@@ -113,7 +113,7 @@ impl Keeper {
                 Ok(Some((Order::AskChronyd(why), socket))) => {
                     self.ask_chronyd_over(socket.ok_or_else(|| why.unwrap_or_default()));
                 }
-                Ok(Some((Order::Adopt(_) | Order::Inform(_), _))) => {}
+                Ok(Some((Order::Adopt(_) | Order::AdoptRates(_) | Order::Inform(_), _))) => {}
                 Ok(None) | Err(_) => return,
             }
         }
