@@ -23,6 +23,7 @@ use crate::config::checked::{
 };
 use crate::config::clock::{ChronydAddress, ClockSettings};
 use crate::config::file::{self, FileError};
+use crate::config::log::LogSettings;
 use crate::ke::tls::PairError;
 use crate::limits::{
     CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, EMBEDDED_OBSERVE_PORT,
@@ -33,6 +34,8 @@ use crate::process::certificates::Certificates;
 use crate::process::chronyd_socket::ChronydSocket;
 use crate::process::control::{Control, ControlError};
 use crate::process::key_keeper::{KeeperError, KeyKeeper};
+use crate::process::leap_file::LeapFile;
+use crate::process::log_files::{LogError, LogFiles};
 use crate::process::pages::Pages;
 use crate::process::sandbox::{Confinement, SandboxError};
 use crate::process::service_manager;
@@ -91,6 +94,8 @@ enum Error {
     #[error(transparent)]
     WriteCertificate(#[from] WriteError),
     #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
     Cpus(#[from] UnavailableCpu),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -147,10 +152,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     warn_of_open_observer(settings.observe_listen);
     steer(&sockets, &mut random);
     let ke_processes = ke.map_or(0, |ke| ke.processes(available.len()));
-    let first =
-        certificates.as_ref().and_then(|certificates| certificates.texts().into_iter().next());
-    let chain =
-        first.and_then(|pair| describe(pair.certificate_pem.as_bytes()).ok()).unwrap_or_default();
+    let chain = first_chain(certificates.as_ref());
     let banner =
         Banner { settings: &settings, chain: &chain, cpus: &cpus, ke_processes }.to_string();
     let control = Control::open(&settings.control_socket(), settings.control.mode)?;
@@ -161,23 +163,25 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         busy_poll: settings.udp.busy_poll,
         interleaved_entries: settings.interleaved_entries,
     };
+    let log_files = LogFiles::make(&settings.log)?;
     let confinement = Confinement::new(settings.sandbox, settings.user.as_deref())?;
-    // The control socket is removed at the end, wherever it is.
     let chronyd = chronyd_socket(&settings.clock);
-    let sockets_directory = chronyd.as_ref().map(ChronydSocket::directory);
     confinement.confine_supervisor(
         &settings.state_directory,
+        // The control socket is removed at the end, wherever it is.
         control.directory(),
-        sockets_directory,
+        chronyd.as_ref().map(ChronydSocket::directory),
+        log_files.as_ref().map(LogFiles::directory),
     )?;
-    let configuration = arguments.config.clone();
     let server = Server {
+        leap_file: leap_file(&settings.clock),
         settings,
-        configuration,
+        configuration: arguments.config.clone(),
         sockets,
         pages,
         control,
         chronyd,
+        log_files,
         confinement,
         responder,
         certificates,
@@ -185,6 +189,14 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     };
     server.run(|| print!("{banner}"))?;
     Ok(())
+}
+
+/// The certificates that are shown to whoever asks for no name; none without key establishment.
+fn first_chain(certificates: Option<&Certificates>) -> Vec<Description> {
+    certificates
+        .and_then(|certificates| certificates.texts().into_iter().next())
+        .and_then(|pair| describe(pair.certificate_pem.as_bytes()).ok())
+        .unwrap_or_default()
 }
 
 fn warn_of_lonely_polling(sockets: &Sockets, udp: &UdpOptions) {
@@ -195,6 +207,13 @@ fn warn_of_lonely_polling(sockets: &Sockets, udp: &UdpOptions) {
              capability, or set ntp.busy_poll_microseconds = 0"
         );
     }
+}
+
+/// Reads the leap-seconds file, if there is one, and says what is wrong with it.
+fn leap_file(clock: &ClockSettings) -> Option<LeapFile> {
+    let file = LeapFile::read(clock.leap_file.as_deref()?);
+    file.warn();
+    Some(file)
 }
 
 /// Where chronyd is asked over its Unix socket.
@@ -283,6 +302,7 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
         rotation: KeyRotation::default(),
         control: ControlSettings::default(),
         observe_listen: Some((Ipv4Addr::LOCALHOST, EMBEDDED_OBSERVE_PORT).into()),
+        log: LogSettings::default(),
         sandbox: Sandbox::default(),
         user: None,
     })

@@ -9,4 +9,5 @@ pub mod file;
 mod interleaved;
 pub mod ke;
 pub mod keys;
+pub mod log;
 pub mod raw;

@@ -95,7 +95,7 @@ fn serve(
                     Ok(()) => link.report(&Report::Adopted),
                     Err(error) => link.report(&Report::Refused(error.to_string())),
                 },
-                Order::AskChronyd(_) | Order::Inform(_) => {}
+                _ => {}
             }
         }
     }

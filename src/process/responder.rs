@@ -102,8 +102,8 @@ fn obey(link: &Link, wake: &OwnedFd, stop: &AtomicBool, pulses: &[Arc<Pulse>]) {
             Ok(Some(Order::Ping)) if are_turning(pulses, &mut seen, Instant::now()) => {
                 link.report(&Report::Pong);
             }
-            // A worker hangs: no answer says so.
-            Ok(Some(Order::Ping | Order::Adopt(_) | Order::AskChronyd(_) | Order::Inform(_))) => {}
+            // No answer says that a worker hangs; the others are no business of this role.
+            Ok(Some(_)) => {}
             Ok(None) | Err(_) => {
                 let _ = kill_process(getpid(), Signal::TERM);
                 return;
