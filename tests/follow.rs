@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use common::plain_request;
 use common::rig::receive;
 use common::server::{Server, free_udp_port, kill, program, udp_client, wait_until};
-use peer::{Chronyd, Ntpd};
+use peer::{Chronyd, Ntpd, NtpdRsServer};
 use rustix::process::Signal;
 use timeball::aead::Algorithm;
 use timeball::clock::follow::Sample;
@@ -20,6 +20,9 @@ use timeball::wire::timestamp::NtpTimestamp;
 
 /// Stratum of the chronyd that has no source.
 const UPSTREAM_STRATUM: u8 = 4;
+
+/// Stratum of an ntpd-rs that has no source, as it is told.
+const NTPD_RS_STRATUM: u8 = 5;
 
 /// What delays may change between two questions, in seconds: chronyd polls 16 times a second, and
 /// on a busy machine a poll may take milliseconds.
@@ -216,6 +219,19 @@ fn ntpsec_is_followed_lost_and_found_again() {
     let _ntpd = Ntpd::server(UPSTREAM_STRATUM);
     wait_for(&server, Leap::None);
     assert_same(&ask(server.ntp()), &ask(place));
+}
+
+/// The same of ntpd-rs.
+#[test]
+fn ntpd_rs_is_followed() {
+    let ntpd_rs = NtpdRsServer::start();
+    let place = SocketAddr::from(([127, 0, 0, 1], ntpd_rs.ntp_port));
+    let server = follow(&format!("source = \"follow\"\nfollow = \"{place}\""));
+    wait_for(&server, Leap::None);
+    let ours = ask(server.ntp());
+    assert_same(&ours, &ask(place));
+    assert_eq!(ours.header.stratum, NTPD_RS_STRATUM);
+    ntpd_rs.peer.assert_it_cannot_set_the_clock();
 }
 
 /// Its replies are 0.3 s off what the report of the daemon says that keeps this clock.

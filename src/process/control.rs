@@ -69,7 +69,11 @@ impl Request {
         }
     }
 
-    fn parse(line: &[u8]) -> Result<Self, RequestError> {
+    /// The request that a line asks for, without its end.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub fn parse(line: &[u8]) -> Result<Self, RequestError> {
         let value: Value = serde_json::from_slice(line).map_err(|_| RequestError::Form)?;
         match &value["version"] {
             Value::Number(version) if version.as_u64() == Some(VERSION) => {}
@@ -84,18 +88,23 @@ impl Request {
 
 /// Why a request cannot be read: a sentence for whoever wrote the client.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum RequestError {
+pub enum RequestError {
+    /// No request at all.
     #[error("a request is one line such as {{\"version\":1,\"request\":\"status\"}}")]
     Form,
+    /// A line without an end.
     #[error("a request is one line of {CONTROL_REQUEST_BYTES_MAX} bytes at the most")]
     Length,
+    /// More than one.
     #[error("the next request may follow when the last one is answered")]
     TooEarly,
+    /// Of another version.
     #[error(
         "this server speaks version {VERSION} of the control protocol, not {0}; use the `timeball` \
          of the server's release"
     )]
     Version(String),
+    /// Of another name.
     #[error(
         "unknown request \"{0}\"; this server knows status, serverstats, tracking, sources, \
          ntpdata, reload and rotate-keys"

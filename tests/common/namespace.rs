@@ -50,7 +50,8 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    fn new(role: &str) -> Result<Self, String> {
+    /// Makes one whose loopback is up, or says why that is not possible here.
+    pub fn new(role: &str) -> Result<Self, String> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("timeball-{}-{number}-{role}", std::process::id());

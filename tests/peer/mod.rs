@@ -285,13 +285,7 @@ impl ChronydServer {
     /// serves under these keys and never changes them.
     pub fn start(ntskeys: Option<&str>) -> Self {
         let made = tempfile::tempdir().expect("a directory");
-        let status = Command::new(env!("CARGO_BIN_EXE_timeball"))
-            .args(["cert", "self-signed", "--name", "127.0.0.1", "--out"])
-            .arg(made.path())
-            .stdout(Stdio::null())
-            .status()
-            .expect("the program");
-        assert!(status.success());
+        make_certificate(made.path());
         let read = |name| std::fs::read(made.path().join(name)).expect("made");
         let (certificate, key) = (read("cert.pem"), read("key.pem"));
         let mut files = vec![("cert.pem", &certificate[..]), ("key.pem", &key[..])];
@@ -318,6 +312,97 @@ impl ChronydServer {
     pub fn ntskeys(&self) -> String {
         std::fs::read_to_string(self.chronyd.directory.path().join("ntskeys")).expect("written")
     }
+}
+
+/// ntpd-rs as a server of NTS on 127.0.0.1, at stratum 5. As a client it ends where it may not set
+/// the clock, so it is none here.
+pub struct NtpdRsServer {
+    /// Its process.
+    pub peer: Peer,
+    /// UDP port.
+    pub ntp_port: u16,
+    /// TCP port.
+    pub ke_port: u16,
+    directory: TempDir,
+}
+
+impl NtpdRsServer {
+    /// Starts one.
+    pub fn start() -> Self {
+        let program = unpacked("ntpd-rs/bin/ntp-daemon");
+        let directory = open_directory();
+        let path = directory.path();
+        make_certificate(path);
+        let (ntp_port, ke_port) = (free_udp_port(), free_tcp_port());
+        let text = format!(
+            "[observability]\nlog-level = \"warn\"\n\
+             [synchronization]\nlocal-stratum = 5\n\
+             [[server]]\nlisten = \"127.0.0.1:{ntp_port}\"\n\
+             [[nts-ke-server]]\nlisten = \"127.0.0.1:{ke_port}\"\nntp-port = {ntp_port}\n\
+             certificate-chain-path = \"{path}/cert.pem\"\n\
+             private-key-path = \"{path}/key.pem\"\n",
+            path = path.display(),
+        );
+        let configuration = path.join("ntp.toml");
+        std::fs::write(&configuration, text).expect("written");
+        std::fs::set_permissions(&configuration, Permissions::from_mode(0o644)).expect("ours");
+        let mut command = without_clock(&program);
+        command.arg("-c").arg(configuration);
+        let peer = Peer::start(command, path.join("log"));
+        Self { peer, ntp_port, ke_port, directory }
+    }
+
+    /// The certificate, which is its own anchor of trust.
+    pub fn certificate(&self) -> PathBuf {
+        self.directory.path().join("cert.pem")
+    }
+}
+
+/// NTPsec's ntpd as a server of NTS on 127.0.0.1, at stratum 5. Its ports are the usual ones, so it
+/// has to be started in a network namespace of its own.
+pub struct NtpdServer {
+    /// Its process.
+    pub peer: Peer,
+    directory: TempDir,
+}
+
+impl NtpdServer {
+    /// Starts one, without a source and without the right to set the clock.
+    pub fn start() -> Self {
+        let program = unpacked("ntpsec/usr/sbin/ntpd");
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        make_certificate(path);
+        let text = format!(
+            "nts enable\nnts cert {path}/cert.pem\nnts key {path}/key.pem\n\
+             nts cookie {path}/cookies\ntos orphan 5 orphanwait 1\nstatsdir {path}/\n\
+             interface ignore all\ninterface listen 127.0.0.1\n",
+            path = path.display(),
+        );
+        let configuration = path.join("ntp.conf");
+        std::fs::write(&configuration, text).expect("written");
+        let mut command = without_clock(&program);
+        command.arg("-n").arg("-c").arg(configuration);
+        command.arg("-p").arg(path.join("pid")).arg("-f").arg(path.join("drift"));
+        let peer = Peer::start(command, path.join("log"));
+        Self { peer, directory }
+    }
+
+    /// The certificate, which is its own anchor of trust.
+    pub fn certificate(&self) -> PathBuf {
+        self.directory.path().join("cert.pem")
+    }
+}
+
+/// `cert.pem` and `key.pem` for 127.0.0.1, as `timeball cert` makes them.
+fn make_certificate(directory: &Path) {
+    let status = Command::new(env!("CARGO_BIN_EXE_timeball"))
+        .args(["cert", "self-signed", "--name", "127.0.0.1", "--out"])
+        .arg(directory)
+        .stdout(Stdio::null())
+        .status()
+        .expect("the program");
+    assert!(status.success());
 }
 
 /// NTPsec's ntpd.
