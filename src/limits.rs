@@ -134,8 +134,8 @@ pub const DAY_SECONDS: i64 = 86_400;
 /// How long a leap second that is past concerns a clock, in seconds: until noon.
 pub const LEAP_AFTER_SECONDS: i64 = 43_200;
 
-/// A smear lasts for so long before and after its leap second, in seconds: from noon to noon of UTC,
-/// as the public servers of Google and AWS do it, so that clients may ask them and us.
+/// A smear lasts for so long before and after its leap second, in seconds: from noon to noon of
+/// UTC, as the public servers of Google and AWS do it, so that clients may ask them and us.
 pub const LEAP_SMEAR_HALF_SECONDS: f64 = LEAP_AFTER_SECONDS as f64;
 
 /// How far a step of the clock may be off a second and be a leap second, in seconds. A daemon that

@@ -1,5 +1,5 @@
-//! What the clock role has of files: the leap-seconds file, which it is told of, and the logs, which
-//! it appends to. The followed daemon is a real chronyd.
+//! What the clock role has of files: the leap-seconds file, which it is told of, and the logs,
+//! which it appends to. The followed daemon is a real chronyd.
 
 mod common;
 mod peer;

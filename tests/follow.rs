@@ -21,9 +21,6 @@ use timeball::wire::timestamp::NtpTimestamp;
 /// Stratum of the chronyd that has no source.
 const UPSTREAM_STRATUM: u8 = 4;
 
-/// Stratum of an ntpd-rs that has no source, as it is told.
-const NTPD_RS_STRATUM: u8 = 5;
-
 /// What delays may change between two questions, in seconds: chronyd polls 16 times a second, and
 /// on a busy machine a poll may take milliseconds.
 const TOLERANCE_SECONDS: f64 = 0.01;
@@ -85,6 +82,17 @@ fn ask(server: SocketAddr) -> Sample {
 
 fn wait_for(server: &Server, leap: Leap) {
     wait_until("the leap indicator", || ask(server.ntp()).header.leap == leap);
+}
+
+/// Waits until `timeball sources` says this.
+fn shown(server: &Server, says: &str) {
+    let configuration = server.directory.path().join("timeball.toml");
+    let mut sources = program();
+    sources.args(["sources", "--config"]).arg(configuration);
+    wait_until(says, || {
+        let shown = sources.output().expect("started").stdout;
+        String::from_utf8_lossy(&shown).contains(says)
+    });
 }
 
 /// Both tell the same of one clock.
@@ -221,16 +229,16 @@ fn ntpsec_is_followed_lost_and_found_again() {
     assert_same(&ask(server.ntp()), &ask(place));
 }
 
-/// The same of ntpd-rs.
+/// Where it may not set the clock ntpd-rs has no source either, and says so.
 #[test]
-fn ntpd_rs_is_followed() {
+fn ntpd_rs_without_a_source_is_told_as_it_is() {
     let ntpd_rs = NtpdRsServer::start();
     let place = SocketAddr::from(([127, 0, 0, 1], ntpd_rs.ntp_port));
     let server = follow(&format!("source = \"follow\"\nfollow = \"{place}\""));
-    wait_for(&server, Leap::None);
-    let ours = ask(server.ntp());
-    assert_same(&ours, &ask(place));
-    assert_eq!(ours.header.stratum, NTPD_RS_STRATUM);
+    assert_eq!(ask(place).header.leap, Leap::Unsynchronised);
+    shown(&server, "the daemon says that its clock is not synchronised");
+    let header = ask(server.ntp()).header;
+    assert_eq!((header.leap, header.stratum), (Leap::Unsynchronised, 0));
     ntpd_rs.peer.assert_it_cannot_set_the_clock();
 }
 
@@ -244,13 +252,7 @@ fn a_falseticking_daemon_is_not_believed() {
         "source = \"follow\"\nchronyd = \"127.0.0.1:{command_port}\"\nfollow = \"127.0.0.1:{}\"",
         falseticker.ntp_port
     ));
-    let configuration = server.directory.path().join("timeball.toml");
-    let mut sources = program();
-    sources.args(["sources", "--config"]).arg(configuration);
-    wait_until("the contradiction", || {
-        let shown = sources.output().expect("started").stdout;
-        String::from_utf8_lossy(&shown).contains("s off what its report says")
-    });
+    shown(&server, "s off what its report says");
     let header = ask(server.ntp()).header;
     assert_eq!((header.leap, header.stratum), (Leap::Unsynchronised, 0));
 }

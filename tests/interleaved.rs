@@ -79,7 +79,7 @@ fn c113_a_correction_that_changes_meanwhile_changes_no_delay() {
     let mut bench = Bench::new();
     let mut client = known_client(&mut bench);
     let mut others = known_client(&mut bench);
-    let mut last = None;
+    let mut last: Option<(NtpTimestamp, i64)> = None;
     for number in 1..100 {
         let late = (3 + number) * MICROSECOND;
         bench.clock.state.correction_seconds = 0.01 * (number % 7) as f64;

@@ -93,7 +93,7 @@ impl LeapSecond {
 
     /// The leap indicator of a clock that shows `time`, if its source's is `source`: a warning on
     /// the last day, which the source need not give. Within an inserted second no timestamp is
-    /// right, and a warning of what is past is none. While it is smeared clients hear nothing of it.
+    /// right, and a warning of what is past is none. Of one that is smeared clients hear nothing.
     pub fn told(self, source: Leap, time: NtpTimestamp) -> Leap {
         let ahead_seconds = self.at.seconds_since_f64(time);
         let warning = self.kind.warning();

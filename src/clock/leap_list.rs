@@ -260,7 +260,7 @@ pub(crate) mod tests {
         assert_eq!(changed("#h", "#x"), LeapListError::Missing("#h", "its hash"));
         assert_eq!(changed("#@", "##"), LeapListError::Missing("#@", "the time when it expires"));
         assert_eq!(changed("\t38", "\t36"), LeapListError::Damaged);
-        assert_eq!(changed("#$\t4", "#$\t3"), LeapListError::Damaged);
+        assert_eq!(changed("#$\t3", "#$\t4"), LeapListError::Damaged);
         assert_eq!(changed("\t38\t#", "\t38 1 #"), LeapListError::Line(6));
         assert_eq!(changed("#\tA list", "<html>"), LeapListError::Line(1));
         let cut = &good[..good.len() - 20];

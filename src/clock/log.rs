@@ -100,8 +100,8 @@ pub fn measurement_line(address: &str, sample: &Sample, at: Moment, unix_seconds
     let tests = "111";
     let synchronised = u8::from(header.leap != Leap::Unsynchronised);
     format!(
-        "{} {address:<15} {} {:2} {tests} -{synchronised}- ----  0 {:2} {:>5} {} {} {} {} {} {:08X} \
-         {}B D D\n",
+        "{} {address:<15} {} {:2} {tests} -{synchronised}- ----  0 {:2} {:>5} {} {} {} {} {} \
+         {:08X} {}B D D\n",
         utc(at.system, unix_seconds),
         leap(header.leap),
         header.stratum,
@@ -209,8 +209,8 @@ mod tests {
         let tracking = tracking_line(&record(), Some(&good()), Some(&before), NOW);
         assert_eq!(
             tracking,
-            "2027-01-15 08:00:08 192.0.2.7        3    -12.500      0.750  1.250e-04 +  -          - \
-             -1.234e-04  3.125e-02  2.500e-04  1.613e-02\n"
+            "2027-01-15 08:00:08 192.0.2.7        3    -12.500      0.750  1.250e-04 +  -          \
+             - -1.234e-04  3.125e-02  2.500e-04  1.613e-02\n"
         );
         let blind = tracking_line(&record(), None, None, NOW);
         assert!(blind.contains(" 3          -          -          - +  - "), "{blind}");

@@ -73,8 +73,9 @@ impl ClockState {
         )
     }
 
-    /// What is added to the system's time at `now`, in units of 2⁻³² s: the correction, which shrinks
-    /// until the clock is looked at again, and never beyond nothing; and the smear of a leap second.
+    /// What is added to the system's time at `now`, in units of 2⁻³² s: the correction, which
+    /// shrinks until the clock is looked at again, and never beyond nothing; and the smear of a
+    /// leap second.
     pub fn correction(&self, now: NtpTimestamp) -> i64 {
         let age_seconds = now.seconds_since_f64(self.as_of).max(0.0);
         let correction = units(shrunk(self.correction_seconds, self.correction_rate, age_seconds));

@@ -1,4 +1,5 @@
-//! How steady a followed daemon's offset is: a line through the last measurements, by least squares.
+//! How steady a followed daemon's offset is: a line through the last measurements, by least
+//! squares.
 
 use std::time::Duration;
 

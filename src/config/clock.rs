@@ -116,8 +116,8 @@ pub(super) fn check(
 fn smear(text: &str, leap: &RawLeap, clock: &RawClock) -> Result<Smear, ConfigError> {
     let Some(smear) = &leap.smear else { return Ok(Smear::Off) };
     if *smear.get_ref() != Smear::Off && clock.leap_file.is_none() {
-        let what = "smear needs clock.leap_file, such as \"/usr/share/zoneinfo/leap-seconds.list\": \
-                    it begins before a source announces the leap second";
+        let what = "smear needs clock.leap_file, the list of tzdata or of IERS: it begins before \
+                    a source announces the leap second";
         return Err(ConfigError::at(text, smear, what.to_owned()));
     }
     Ok(*smear.get_ref())

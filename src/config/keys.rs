@@ -236,9 +236,9 @@ pub const KEYS: &[Key] = &[
         sample: "\"off\"",
         is_default: true,
         help: &[
-            "\"linear\": leap seconds of clock.leap_file are not announced but spread evenly over the",
-            "24 hours from noon to noon of UTC around them, as Google and AWS do. Clients must not",
-            "ask servers that do not smear besides. Refused while the source smears by itself.",
+            "\"linear\": leap seconds of clock.leap_file are not announced but spread evenly over",
+            "the 24 hours from noon to noon of UTC around them, as Google and AWS do. Clients must",
+            "not ask servers that do not smear besides. Refused while the source smears by itself.",
         ],
     },
     Key {
@@ -433,8 +433,8 @@ pub const KEYS: &[Key] = &[
         sample: "false",
         is_default: true,
         help: &[
-            "Write measurements.log, in chrony's columns: a line for each NTP reply of the followed",
-            "daemon (clock.follow), one a second; some 14 MB a day.",
+            "Write measurements.log, in chrony's columns: a line for each NTP reply of the",
+            "followed daemon (clock.follow), one a second; some 12 MB a day.",
         ],
     },
     Key {

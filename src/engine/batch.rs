@@ -40,8 +40,8 @@ pub struct Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     name: NonZeroU32,
-    /// What true time was ahead of the system's when the pair was made, in units of 2⁻³² s: the pair
-    /// is in true time, the departure will be told in the system's.
+    /// What true time was ahead of the system's when the pair was made, in units of 2⁻³² s: the
+    /// pair is in true time, the departure will be told in the system's.
     correction: i64,
 }
 

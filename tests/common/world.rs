@@ -1,5 +1,5 @@
-//! A machine in simulated time: its clock is slewed and stepped, a daemon says so, and a reader ages
-//! what it hears. No clock of the host is read.
+//! A machine in simulated time: its clock is slewed and stepped, a daemon says so, and a reader
+//! ages what it hears. No clock of the host is read.
 
 use std::time::Duration;
 

@@ -427,7 +427,10 @@ impl Ntpd {
     /// Starts one without a source, which serves the clock that it runs on at this stratum, on UDP
     /// port 123 of 127.0.0.1.
     pub fn server(stratum: u8) -> Self {
-        let mut ntpd = Self::start(&format!("tos orphan {stratum} orphanwait 1\n"));
+        let mut ntpd = Self::start(&format!(
+            // Else it answers an address less than once a second.
+            "restrict 127.0.0.1\ntos orphan {stratum} orphanwait 1\n"
+        ));
         ntpd.peer.wait("ntpd serves", || stratum_told().filter(|told| *told == stratum));
         ntpd
     }
@@ -490,6 +493,8 @@ fn stratum_told() -> Option<u8> {
     let mut packet = [0; 48];
     // Version 4, mode 3 (RFC 5905 figure 8).
     packet[0] = 4 << 3 | 3;
+    // ntpd answers nobody without a transmit timestamp.
+    packet[40..].fill(1);
     socket.send_to(&packet, ("127.0.0.1", NTP_PORT)).ok()?;
     let (bytes, _) = socket.recv_from(&mut packet).ok()?;
     (bytes == packet.len()).then_some(packet[1])

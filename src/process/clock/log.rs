@@ -112,8 +112,8 @@ impl LogWriter {
         self.hand(Job::Open(kind, file));
     }
 
-    /// Writes a line some time, if there is such a log. Never waits: where the thread is behind, the
-    /// line is lost.
+    /// Writes a line some time, if there is such a log. Never waits: where the thread is behind,
+    /// the line is lost.
     pub(super) fn write(&self, kind: LogKind, line: String) {
         self.hand(Job::Write(kind, line));
     }

@@ -107,8 +107,8 @@ impl Confinement {
 
     /// Confines the supervisor, which has one thread and all it needs open: from now on it writes
     /// files beneath `state_directory` only, removes others beneath `removable`, and makes sockets
-    /// beneath `sockets`, if that is there, and files beneath `logs`. Without landlock that is a warning on standard error,
-    /// or an error.
+    /// beneath `sockets`, if that is there, and files beneath `logs`. Without landlock that is a
+    /// warning on standard error, or an error.
     pub fn confine_supervisor(
         &self,
         state_directory: &Path,
@@ -216,8 +216,9 @@ fn give_up_capabilities(
 }
 
 /// No file is written, made or removed from now on but beneath `state_directory`; beneath
-/// `removable` files can be removed, beneath `sockets` sockets can be made too, beneath `logs` files. What can be read
-/// stays: a reload may name other files, and certificates are behind links that lead to new places.
+/// `removable` files can be removed, beneath `sockets` sockets can be made too, beneath `logs`
+/// files. What can be read stays: a reload may name other files, and certificates are behind links
+/// that lead to new places.
 fn restrict_writing(
     state_directory: PathFd,
     removable: PathFd,
