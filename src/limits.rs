@@ -1,4 +1,9 @@
-//! Every number of timeball: its name ends in its unit, its comment gives the reason.
+//! Every number of timeball: its name ends in its unit, its comment gives the reason. Those of the
+//! operator's commands and of the host are in [`commands`].
+
+pub mod commands;
+
+pub mod clients;
 
 use std::time::Duration;
 
@@ -329,10 +334,6 @@ pub const KE_PREFIX_SET_BUCKETS: usize = 4;
 /// do handshakes with.
 pub const KE_PREFIX_SETS: usize = 4096;
 
-/// Networks that can be exempt from the limits of prefixes: each costs a comparison for every
-/// connection.
-pub const KE_UNLIMITED_NETWORKS_MAX: usize = 64;
-
 /// Descriptors of a key establishment process beside its connections: channel, pages, listeners,
 /// event loop, and what a library may open.
 pub const KE_DESCRIPTORS_BESIDE: u64 = 256;
@@ -516,6 +517,24 @@ pub const OBSERVER_REQUEST_BYTES_MAX: usize = 8192;
 
 /// Fields of a request to the observer; browsers send about fifteen.
 pub const OBSERVER_REQUEST_FIELDS_MAX: usize = 64;
+
+// Configurations of other servers (src/config/import)
+
+/// Files that include each other: chrony's own limit.
+pub const IMPORT_INCLUDE_DEPTH_MAX: usize = 10;
+
+/// The port that a followed daemon gets: one that needs no right and that nothing else is known to
+/// have; it is that of the documents' examples.
+pub const IMPORT_FOLLOWED_PORT: u16 = 11_123;
+
+/// Characters of a directive in a comment: a list of networks may be longer than anybody reads.
+pub const IMPORT_DIRECTIVE_COLUMNS: usize = 80;
+
+/// How often ntpd-rs makes a key if it is not told, and how many old ones it keeps, ntp.toml(5).
+pub const IMPORT_NTPD_RS_ROTATION: Duration = Duration::from_secs(86_400);
+
+/// See [`IMPORT_NTPD_RS_ROTATION`].
+pub const IMPORT_NTPD_RS_STALE_KEYS: u64 = 7;
 
 // The command line (src/cli)
 

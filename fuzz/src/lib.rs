@@ -63,7 +63,11 @@ fn answer_and_check(world: &mut World, input: &[u8]) -> Vec<Outcome> {
         assert_ne!(verdict.outcome, Outcome::Undecided);
         let answered = matches!(
             verdict.outcome,
-            Outcome::AnsweredPlain | Outcome::AnsweredNts | Outcome::NtsNak
+            Outcome::AnsweredPlain
+                | Outcome::AnsweredNts
+                | Outcome::NtsNak
+                | Outcome::KissRate
+                | Outcome::KissRateNts
         );
         assert_eq!(answered, reply_bytes > 0);
         if !answered {
@@ -79,7 +83,8 @@ fn answer_and_check(world: &mut World, input: &[u8]) -> Vec<Outcome> {
             world.engine.departed(ticket, NOW.plus(100_000));
         }
         let is_sealed = matches!(find(reply, Direction::Response), Trailer::Nts(_));
-        assert_eq!(is_sealed, verdict.outcome == Outcome::AnsweredNts);
+        let is_nts = matches!(verdict.outcome, Outcome::AnsweredNts | Outcome::KissRateNts);
+        assert_eq!(is_sealed, is_nts);
         if is_sealed {
             let mut genuine = genuine_requests().iter();
             assert!(genuine.any(|genuine| is_authentic_copy(request, genuine)));

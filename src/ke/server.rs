@@ -31,6 +31,7 @@ use crate::limits::{
     KE_ACCEPT_PAUSE, KE_ACCEPTS_PER_TURN, KE_BACKLOG, KE_CONNECTIONS_DEFAULT, KE_EVENTS,
     KE_INPUT_BYTES_MAX, KE_LINGER, KE_READ_BYTES, KE_TIMEOUT_DEFAULT,
 };
+use crate::networks::NetworkSet;
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -169,6 +170,11 @@ impl<C: CookieSource> Server<C> {
         self.options.timeout = timeout;
         self.connections.hasten(Instant::now() + timeout);
         self.admission.adopt(prefix);
+    }
+
+    /// Lets nobody but these begin a connection from now on.
+    pub fn set_access(&mut self, access: NetworkSet) {
+        self.admission.set_access(access);
     }
 
     /// A handle to stop the server with.

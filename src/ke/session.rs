@@ -83,6 +83,8 @@ pub enum Outcome {
     Broken,
     /// Dropped for a newer connection.
     Shed,
+    /// Not begun: its address has no access.
+    Denied,
     /// Not begun: its prefix had come too often.
     PrefixRate,
     /// Not begun: its prefix had too many connections.

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::control::Request;
+use super::control::{Answer, Request, to_json};
 use super::pages::Pages;
-use super::supervisor::{Answer, to_json};
 use crate::clock::account::{
     Account, Asked, KernelAccount, LogAccount, SampleAccount, TrackingAccount,
 };

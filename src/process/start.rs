@@ -9,6 +9,7 @@ use super::status::Status;
 use crate::clock::leap_watch::LeapNews;
 use crate::clock::log::LogKind;
 use crate::config::clock::ClockSettings;
+use crate::engine::rate::RateLimits;
 use crate::ke::admission::PrefixLimits;
 use crate::net::PortChoice;
 
@@ -24,6 +25,8 @@ pub struct ResponderStart {
     pub busy_poll: Duration,
     /// Pairs of timestamps that each worker keeps for interleaved mode.
     pub interleaved_entries: usize,
+    /// How often a client is answered; a reload can change it.
+    pub rates: RateLimits,
 }
 
 /// What the clock role needs.
@@ -80,8 +83,11 @@ pub struct ObserverStart {
 pub enum Order {
     /// Say whether you work.
     Ping,
-    /// Go on with these terms.
+    /// Go on with these terms, and let in who is in the memory file that comes along.
     Adopt(Box<KeyEstablishmentTerms>),
+    /// The same to the responder: answer those who are in the memory file that comes along, so
+    /// often.
+    AdoptRates(Box<RateLimits>),
     /// Ask chronyd over the socket that comes along; none comes for this reason.
     AskChronyd(Option<String>),
     /// The leap-seconds file was read again.

@@ -17,7 +17,7 @@ use super::certificates::{Certificates, Change};
 use super::channel::Channel;
 use super::chronyd_socket::ChronydSocket;
 use super::clock_status::{self, ClockStatus};
-use super::control::{ClientId, Control, Request};
+use super::control::{Answer, ClientId, Control, Request, to_json};
 use super::handover::{self, Purpose};
 use super::leap_file::LeapFile;
 use super::log_files::LogFiles;
@@ -37,7 +37,9 @@ use super::supervised::{Event, Supervised};
 use crate::config::checked::{KeSettings, Settings, ntp_port};
 use crate::config::file;
 use crate::limits::{CERTIFICATE_LOOK_INTERVAL, OBSERVER_INFORM_INTERVAL, ROLE_STOP_WAIT};
+use crate::networks::NetworkSet;
 use crate::observe::health::{Health, judge};
+use crate::page::networks;
 use crate::sys::boottime::since_boot;
 
 /// Why a server does not run.
@@ -66,6 +68,8 @@ pub struct Server {
     pub sockets: Sockets,
     /// Master keys and counters, which outlive the roles.
     pub pages: Pages,
+    /// Who is answered.
+    pub access: NetworkSet,
     /// Where commands come from.
     pub control: Control,
     /// The way to the Unix socket of a followed chronyd.
@@ -170,14 +174,20 @@ impl Server {
             Some(path) => file::read(path)?,
             None => self.settings.clone(),
         };
-        let Reread { settings, certificates, holds, restart_needed } =
+        let Reread { settings, access, certificates, holds, restart_needed } =
             Reread::new(&self.settings, &new)?;
+        let access_page = networks::create(&access).map_err(ReloadError::Memory)?;
         let key_event = self.pages.keys.reload(since_boot())?;
         let mut holds: Vec<String> = holds.into_iter().map(str::to_owned).collect();
         if let (Some(new), Some(old)) = (&certificates, &self.certificates) {
             let files = new.new_since(old);
             holds.extend(files.map(|file| format!("certificate {} is new", file.display())));
         }
+        if access != self.access {
+            holds.push("the access lists have changed".to_owned());
+        }
+        (self.access, self.pages.access) = (access, access_page);
+        self.responder.rates.clone_from(&settings.rates);
         holds.extend(key_event.map(|event| event.to_string()));
         let is_list_new = self.leap_file.as_mut().is_some_and(LeapFile::reload);
         holds.extend(is_list_new.then(|| "the content of clock.leap_file".to_owned()));
@@ -203,9 +213,6 @@ struct Counters {
     /// Processes that ended by themselves.
     roles_ended: u64,
 }
-
-/// What a command is answered: JSON, or a sentence that says why not.
-pub(super) type Answer = Result<serde_json::Value, String>;
 
 struct Supervisor {
     server: Server,
@@ -432,6 +439,7 @@ impl Supervisor {
                 }
                 self.hand_out_terms();
                 self.hand_out_leap_seconds();
+                self.hand_out_rates();
                 eprintln!("timeball: the configuration was read again and holds");
                 to_json(&reloaded)
             }
@@ -461,8 +469,14 @@ impl Supervisor {
         let order = Order::Adopt(Box::new(terms));
         let processes = self.processes.iter_mut();
         processes.filter(|process| process.role == Role::KeyEstablishment).for_each(|process| {
-            process.adopt(&order);
+            process.adopt(&order, self.server.pages.access.as_fd());
         });
+    }
+
+    fn hand_out_rates(&mut self) {
+        let order = Order::AdoptRates(Box::new(self.server.responder.rates.clone()));
+        let responder = self.processes.iter_mut().filter(|p| p.role == Role::Responder);
+        responder.for_each(|process| process.adopt(&order, self.server.pages.access.as_fd()));
     }
 
     /// Says that a reload is done once every process has answered.
@@ -577,10 +591,6 @@ impl Supervisor {
             self.signals.drain();
         }
     }
-}
-
-pub(super) fn to_json(answer: &impl serde::Serialize) -> Answer {
-    serde_json::to_value(answer).map_err(|error| error.to_string())
 }
 
 pub(super) fn timespec(duration: Duration) -> Timespec {

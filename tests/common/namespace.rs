@@ -71,6 +71,13 @@ impl Namespace {
         run(Command::new("tc").args(["-n", &self.name]).args(arguments))
     }
 
+    /// `program` in the namespace, which sees the interfaces of the namespace below /sys, too.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+
     /// Usable at once: nobody else can have the address, so nobody is asked.
     pub fn add_address(&self, device: &str, address: &str) -> Result<(), String> {
         let nodad = if address.contains(':') { &["nodad"][..] } else { &[] };

@@ -5,10 +5,12 @@
 //! tested elsewhere, and this program checks that such a test exists.
 #![allow(unreachable_pub, reason = "`pub` here means: for the other files of this program")]
 
+mod access;
 #[path = "../common/mod.rs"]
 mod common;
 mod interleaved;
 mod ke;
+mod limits;
 mod ntp;
 mod rotation;
 mod table;
@@ -121,8 +123,15 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let lines = lines();
     let results = Results::default();
-    let cases: Vec<Case> =
-        [ke::cases(), ntp::cases(), interleaved::cases(), rotation::cases()].concat();
+    let cases: Vec<Case> = [
+        ke::cases(),
+        ntp::cases(),
+        interleaved::cases(),
+        rotation::cases(),
+        access::cases(),
+        limits::cases(),
+    ]
+    .concat();
     for line in &lines {
         let tested = cases.iter().any(|case| number(case.name) == line.number);
         assert_eq!(tested, line.status == Status::Here, "line {}: status and tests", line.number);

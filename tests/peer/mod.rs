@@ -236,10 +236,15 @@ impl Chronyd {
 
     /// The same with these options of its server.
     pub fn client_with(options: &str, certificate: &Path) -> Self {
+        Self::client_polling(-4, options, certificate)
+    }
+
+    /// The same that polls every 2^`poll` seconds.
+    pub fn client_polling(poll: i8, options: &str, certificate: &Path) -> Self {
         let certificate = std::fs::read(certificate).expect("readable");
         Self::start(
             &format!(
-                "server 127.0.0.1 {options} minpoll -4 maxpoll -4 iburst\n\
+                "server 127.0.0.1 {options} minpoll {poll} maxpoll {poll} iburst\n\
                  port 0\nnosystemcert\nntstrustedcerts DIR/cert.pem"
             ),
             &[("cert.pem", &certificate)],
@@ -306,6 +311,11 @@ impl ChronydServer {
     /// The certificate, which is its own anchor of trust.
     pub fn certificate(&self) -> PathBuf {
         self.chronyd.directory.path().join("cert.pem")
+    }
+
+    /// Its configuration file.
+    pub fn configuration(&self) -> PathBuf {
+        self.chronyd.directory.path().join("chrony.conf")
     }
 
     /// Its key file as it is now.

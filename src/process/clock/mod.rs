@@ -150,7 +150,7 @@ impl Keeper {
                         logs.open(kind, file);
                     }
                 }
-                Ok(Some((Order::Adopt(_) | Order::Inform(_), _))) => {}
+                Ok(Some((Order::Adopt(_) | Order::AdoptRates(_) | Order::Inform(_), _))) => {}
                 Ok(None) | Err(_) => return,
             }
         }

@@ -119,6 +119,7 @@ pub const KEY_ESTABLISHMENT: &[SystemCall] = &[
     allow!(SYS_epoll_ctl, "a connection that begins or ends"),
     allow!(SYS_accept4, "a connection"),
     allow!(SYS_setsockopt, "a connection that is refused: SO_LINGER"),
+    allow!(SYS_getsockname, "which address was asked, of a listener on all"),
     allow!(SYS_getsockopt, "why a connection ended"),
     allow!(SYS_recvfrom, "what a client says"),
     allow!(SYS_shutdown, "the end of an answer"),
