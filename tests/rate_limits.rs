@@ -188,8 +188,8 @@ enum Kind {
 }
 
 proptest! {
-    /// Any mixture of any clients, with any limits: every datagram has one outcome, which is counted
-    /// once; no reply is longer than its request; what leaks is among what was answered.
+    /// Any mixture of any clients, with any limits: every datagram has one outcome, which is
+    /// counted once; no reply is longer than its request; what leaks is among what was answered.
     #[test]
     fn counters_add_up_under_any_limits(
         rates in prop::array::uniform4(prop::option::of(0.017..100.0_f64)),
@@ -202,10 +202,15 @@ proptest! {
             1..200,
         ),
     ) {
-        let [requests_per_second, nts_requests_per_second, naks_per_second, cookie_uses_per_second] = rates;
+        let [plain, nts, naks, cookie] = rates;
         let mut bench = bench(RateLimits {
-            requests_per_second, nts_requests_per_second, naks_per_second, cookie_uses_per_second,
-            leak, kiss, ..RateLimits::off()
+            requests_per_second: plain,
+            nts_requests_per_second: nts,
+            naks_per_second: naks,
+            cookie_uses_per_second: cookie,
+            leak,
+            kiss,
+            ..RateLimits::off()
         });
         let mut client = bench.client(Algorithm::AesSivCmac256, 8);
         let (replayed, _) = nts_request(&mut client, &mut bench);

@@ -133,8 +133,8 @@ fn read_text(file: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// A network a line. What stands behind `#` or `;` is a comment, as in the lists that are published.
-/// An error is a line, counted from one, with what is wrong in it.
+/// A network a line. What stands behind `#` or `;` is a comment, as in the lists that are
+/// published. An error is a line, counted from one, with what is wrong in it.
 fn parse_list(text: &str) -> Result<Vec<IpNet>, (usize, &str)> {
     let entries = (1..).zip(text.lines()).filter_map(|(number, line)| {
         let entry = line.split(['#', ';']).next().unwrap_or_default().trim();

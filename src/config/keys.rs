@@ -158,9 +158,9 @@ pub const KEYS: &[Key] = &[
         sample: "[\"0.0.0.0/0\", \"::/0\"]",
         is_default: true,
         help: &[
-            "Networks that are answered, by NTP and key establishment. Of the networks of all lists",
-            "that a client's address lies in the longest prefix decides; if there is none, the client",
-            "is not answered. Others are met with silence, and over TCP with a reset.",
+            "Networks that are answered, by NTP and key establishment. Of all networks that a",
+            "client's address lies in the longest prefix decides; if there is none, it is denied.",
+            "Who is denied is met with silence, and over TCP with a reset.",
         ],
     },
     Key {
@@ -193,9 +193,10 @@ pub const KEYS: &[Key] = &[
         sample: "64.0",
         is_default: true,
         help: &[
-            "How often an IPv4 address or IPv6 /64 has an answer to plain NTP in the long run, from",
-            "each worker; after a pause with what comes in two seconds at once. An IPv4 /24 or an IPv6",
-            "/48 may have 16 times as much, an IPv6 /56 4 times. 0.0 for no limit, here and below.",
+            "How often an IPv4 address or IPv6 /64 has an answer to plain NTP in the long run,",
+            "from each worker; after a pause with what comes in two seconds at once. An IPv4 /24",
+            "or an IPv6 /48 may have 16 times as much, an IPv6 /56 4 times. 0.0 for no limit, here",
+            "and below.",
         ],
     },
     Key {
@@ -218,8 +219,8 @@ pub const KEYS: &[Key] = &[
         sample: "0.5",
         is_default: true,
         help: &[
-            "How often one cookie brings an answer, wherever it comes from; eight times at once. For",
-            "who repeats the request of somebody else.",
+            "How often one cookie brings an answer, wherever it comes from; eight times at once.",
+            "It is for those who repeat the request of somebody else.",
         ],
     },
     Key {
@@ -228,8 +229,8 @@ pub const KEYS: &[Key] = &[
         sample: "16",
         is_default: true,
         help: &[
-            "One in so many requests beyond a limit is answered all the same, by chance, 1 to 1024: for",
-            "clients whose address somebody else puts on his requests.",
+            "One in so many requests beyond a limit is answered all the same, by chance, 1 to",
+            "1024: for clients whose address somebody else puts on his requests.",
         ],
     },
     Key {
@@ -238,8 +239,8 @@ pub const KEYS: &[Key] = &[
         sample: "false",
         is_default: true,
         help: &[
-            "Whether a client beyond a limit is told so (kiss code RATE), once a second at the most;",
-            "with NTS such a kiss is authenticated. Who is not told is met with silence.",
+            "Whether a client beyond a limit is told so (kiss code RATE), once a second at the",
+            "most; with NTS such a kiss is authenticated. Else it is met with silence.",
         ],
     },
     Key {

@@ -15,8 +15,8 @@ pub struct Counters {
     /// Replies in interleaved mode (RFC 9769), which are among those that were answered plain or
     /// with NTS.
     pub answered_interleaved: u64,
-    /// Requests beyond a rate limit that were answered all the same, which are among those that were
-    /// answered or refused.
+    /// Requests beyond a rate limit that were answered all the same, which are among those that
+    /// were answered or refused.
     pub rate_leaked: u64,
 }
 

@@ -223,9 +223,9 @@ mod tests {
         put(root.path(), "/proc/43/comm", "other");
         let host = host(&root);
         let held = |address: &str| holders(&host, Protocol::Udp, address.parse().expect("good"));
-        let chronyd = Holder { process: Some((42, "chronyd".to_owned())) };
-        assert_eq!(held("127.0.0.1:123"), [chronyd.clone()]);
-        assert_eq!(held("0.0.0.0:123"), [chronyd]);
+        let chronyd = [Holder { process: Some((42, "chronyd".to_owned())) }];
+        assert_eq!(held("127.0.0.1:123"), chronyd);
+        assert_eq!(held("0.0.0.0:123"), chronyd);
         assert_eq!(held("192.0.2.1:123"), []);
         // Connected: a client's socket.
         assert_eq!(held("127.0.0.1:11123"), []);

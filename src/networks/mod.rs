@@ -248,7 +248,8 @@ mod tests {
             // Mapped ones are IPv4, which the naive model does not know.
             let is_own = |address: &IpAddr| address.to_canonical() == *address;
             for address in edges.chain(addresses).filter(is_own) {
-                prop_assert_eq!(set.contains(address), naive(&allow, &deny, address), "{}", address);
+                let expected = naive(&allow, &deny, address);
+                prop_assert_eq!(set.contains(address), expected, "{}", address);
             }
             let copy = NetworkSet::from_words(&set.to_words());
             prop_assert_eq!(copy, Some(set));

@@ -5,9 +5,9 @@
 //!
 //! The edges are the leaves of the tree, in blocks of a cache line. Each layer above has the first
 //! edges of the blocks below, but for the first block of each parent: a parent of `N` keys has
-//! `N + 1` children. A look reads one block in each layer and counts the keys that are not above the
-//! number, without a branch. So it takes as long for every number, whatever the set is like: 200,000
-//! edges of IPv4 are five blocks.
+//! `N + 1` children. A look reads one block in each layer and counts the keys that are not above
+//! the number, without a branch. So it takes as long for every number, whatever the set is like:
+//! 200,000 edges of IPv4 are five blocks.
 
 /// A number that can be an edge.
 pub trait Number: Copy + Ord {

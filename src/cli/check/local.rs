@@ -11,6 +11,7 @@ use crate::cli::keys::in_words;
 use crate::cli::place::Place;
 use crate::clock::record::SourceState;
 use crate::clock::source::Source;
+use crate::engine::outcome::Outcome;
 use crate::limits::commands::{CHECK_REQUESTS_MIN, CHECK_RESTART_RECENT};
 use crate::process::control::{AskError, Request, ask};
 use crate::process::status::{ProcessStatus, Status};
@@ -159,10 +160,7 @@ fn requests(first: &Status, second: &Status, thresholds: &Thresholds, report: &m
     report.measure(&REQUESTS, second.serverstats.ntp_packets_received as f64);
     let between = difference(&first.serverstats.responder, all);
     let received = |totals: &BTreeMap<String, u64>| -> u64 {
-        let is_outcome = |name: &str| {
-            name.starts_with("dropped_")
-                || ["answered_plain", "answered_nts", "nts_nak"].contains(&name)
-        };
+        let is_outcome = |name: &str| Outcome::ALL.iter().any(|outcome| outcome.name() == name);
         totals.iter().filter(|(name, _)| is_outcome(name)).map(|(_, total)| total).sum()
     };
     let (totals, when) = match received(&between) >= CHECK_REQUESTS_MIN {

@@ -1,8 +1,11 @@
 //! Packet filters: whether requests come through, and whether they cost states.
 
+use std::net::SocketAddr;
+
 use super::{Findings, Patient};
 use crate::host::facts::{Host, ToolError};
 use crate::host::network::Protocol;
+use crate::limits::NTP_PORT;
 
 /// What the packet filter's own tool lists.
 pub(super) enum Rules {
@@ -61,23 +64,41 @@ impl Rules {
         }
     }
 
-    /// Rules about datagrams or connections to `port`.
+    /// Rules about what goes to `port`.
     fn about(&self, protocol: Protocol, port: u16) -> impl Iterator<Item = &str> {
-        let (name, port) = (protocol.name(), port.to_string());
+        self.of_port("dport", protocol, port)
+    }
+
+    /// Rules about datagrams or connections whose `end`, `dport` or `sport`, is `port`.
+    fn of_port(
+        &self,
+        end: &'static str,
+        protocol: Protocol,
+        port: u16,
+    ) -> impl Iterator<Item = &str> {
+        let (name, number) = (protocol.name(), port.to_string());
+        let service = if port == NTP_PORT { "ntp" } else { "" };
         self.lines().filter(move |line| {
-            let Some((before, after)) = line.split_once("dport") else { return false };
-            let is_set = |c: char| c == ',' || c == '{' || c == '}' || c.is_whitespace();
-            // The ports end where the verdict begins; a set of them stands in braces.
+            let Some((before, after)) = line.split_once(end) else { return false };
+            let divides = |c: char| c == ',' || c == '{' || c == '}' || c.is_whitespace();
+            // A set of ports stands in braces; iptables has it behind `--dports`.
             let ports = after.trim_start_matches('s').trim_start();
             let ports = match ports.strip_prefix('{') {
                 Some(set) => set.split('}').next().unwrap_or_default(),
                 None => ports.split_whitespace().next().unwrap_or_default(),
             };
-            let service = if port == "123" { "ntp" } else { "" };
-            let names_it = ports
-                .split(is_set)
-                .any(|word| word == port || (!word.is_empty() && word == service));
-            names_it && (before.contains(name) || before.contains("th "))
+            let mut words = ports.split(divides).filter(|word| !word.is_empty());
+            words.any(|word| word == number || word == service)
+                && (before.contains(name) || before.contains("th "))
+        })
+    }
+
+    /// Whether the kernel keeps no state for what goes to `port`, nor for what comes from it: an
+    /// answer to a request that it did not track is a new connection to it.
+    fn leaves_out(&self, port: u16) -> bool {
+        ["dport", "sport"].iter().all(|end| {
+            let mut rules = self.of_port(end, Protocol::Udp, port);
+            rules.any(|line| ["notrack", "NOTRACK"].iter().any(|word| line.contains(word)))
         })
     }
 
@@ -148,9 +169,21 @@ fn opening(host: &Host, protocol: Protocol, port: u16) -> String {
     }
 }
 
-const NOTRACK: &str = "nft add table inet timeball; nft 'add chain inet timeball raw { type filter \
-                       hook prerouting priority raw; }'; nft add rule inet timeball raw udp dport \
-                       123 notrack";
+/// The command that makes the kernel keep no state for `port`, both ways.
+fn untrack(rules: &Rules, port: u16) -> String {
+    match rules {
+        Rules::Iptables(_) => format!(
+            "iptables -t raw -A PREROUTING -p udp --dport {port} -j CT --notrack; iptables -t raw \
+             -A OUTPUT -p udp --sport {port} -j CT --notrack (and ip6tables)"
+        ),
+        Rules::Nft(_) | Rules::Hidden(_) => format!(
+            "nft add table inet timeball; nft 'add chain inet timeball in {{ type filter hook \
+             prerouting priority raw; }}'; nft 'add chain inet timeball out {{ type filter hook \
+             output priority raw; }}'; nft add rule inet timeball in udp dport {port} notrack; nft \
+             add rule inet timeball out udp sport {port} notrack"
+        ),
+    }
+}
 
 /// A state of the kernel for every client of a service that keeps none.
 pub(super) fn connection_tracking(patient: &Patient<'_>, rules: &Rules, findings: &mut Findings) {
@@ -160,12 +193,9 @@ pub(super) fn connection_tracking(patient: &Patient<'_>, rules: &Rules, findings
         return findings.ok(check, "the kernel tracks no connections");
     };
     let max = host.number("/proc/sys/net/netfilter/nf_conntrack_max").unwrap_or(u64::MAX);
-    let port = patient.settings.ntp_listen.first().map_or(123, std::net::SocketAddr::port);
-    let fix = NOTRACK.replace("123", &port.to_string());
-    let mut about = rules.about(Protocol::Udp, port);
-    let is_left_out =
-        about.any(|line| ["notrack", "NOTRACK"].iter().any(|word| line.contains(word)));
-    if is_left_out {
+    let port = patient.settings.ntp_listen.first().map_or(NTP_PORT, SocketAddr::port);
+    let fix = untrack(rules, port);
+    if rules.leaves_out(port) {
         findings.ok(check, format!("udp {port} is left out"));
     } else if count >= max / 5 * 4 {
         let text = format!(

@@ -109,10 +109,10 @@ fn queues(interface: &str, needs: &Needs, patient: &Patient<'_>, findings: &mut 
     let queues = receive_queues(patient.host, interface);
     let workers = needs.cpus.len();
     if queues >= workers || is_spread(interface, patient) {
-        return findings.ok(check, format!("{interface} has {queues} receive queues"));
+        return findings.ok(check, format!("receive queues of {interface}: {queues}"));
     }
     let text = format!(
-        "{interface} has {queues} receive queues for {workers} workers: one processor does the \
+        "receive queues of {interface}: {queues} for {workers} workers, so one processor does the \
          kernel's part for several"
     );
     let (mask, file) = (mask(&needs.cpus), steering_file(interface));

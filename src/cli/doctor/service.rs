@@ -144,7 +144,7 @@ pub(super) fn clock(patient: &Patient<'_>, findings: &mut Findings) {
             let text = "none runs, so nobody keeps the clock of this host";
             findings.fail(check, text, "apt install chrony (dnf install chrony), with `port 0`");
         }
-        [daemon] => findings.ok(check, format!("{daemon} keeps the clock")),
+        [daemon] => findings.ok(check, format!("{daemon} runs")),
         several => {
             let text = format!("{} set the clock against each other", several.join(" and "));
             findings.warn(check, text, "systemctl disable --now all but one of them");

@@ -122,9 +122,10 @@ fn fault<'a>(findings: &'a [Finding], check: &str) -> &'a Finding {
 fn a_plain_machine_has_its_usual_faults_and_no_others() {
     let findings = Ward::new().examine();
     let expected = [
-        "warning connection tracking: nft add table inet timeball; nft 'add chain inet timeball \
-         raw { type filter hook prerouting priority raw; }'; nft add rule inet timeball raw udp \
-         dport 1123 notrack",
+        "warning connection tracking: nft add table inet timeball; nft 'add chain inet timeball in \
+         { type filter hook prerouting priority raw; }'; nft 'add chain inet timeball out { type \
+         filter hook output priority raw; }'; nft add rule inet timeball in udp dport 1123 \
+         notrack; nft add rule inet timeball out udp sport 1123 notrack",
         "warning receive buffer: sysctl -w net.core.rmem_max=1048576",
     ];
     assert_eq!(faults(&findings), expected);
@@ -178,6 +179,7 @@ fn rules_that_keep_clients_out_are_found() {
 fn rules_of_iptables_are_read_too() {
     let save = "*raw\n\
         -A PREROUTING -p udp -m udp --dport 1123 -j NOTRACK\n\
+        -A OUTPUT -p udp -m udp --sport 1123 -j CT --notrack\n\
         *filter\n\
         :INPUT DROP [0:0]\n\
         -A INPUT -p udp -m udp --dport 1123 -j ACCEPT\n\
@@ -208,6 +210,24 @@ fn what_cannot_be_seen_is_said() {
         assert_eq!(fault(&findings, check).state, State::Unknown, "{check}");
     }
     assert!(fault(&findings, "firewall").text.contains("neither nft nor iptables-save"));
+}
+
+/// A reply whose request was not tracked would be tracked itself.
+#[test]
+fn connections_are_left_out_both_ways_or_not_at_all() {
+    let request = "table inet t {\n\tchain in {\n\t\tudp dport 1123 notrack\n\t}\n}";
+    let reply = "table inet t {\n\tchain out {\n\t\tudp sport { 123, 1123 } notrack\n\t}\n}";
+    for (rules, state) in [
+        (request.to_owned(), State::Warning),
+        (reply.to_owned(), State::Warning),
+        (format!("{request}\n{reply}"), State::Ok),
+    ] {
+        let ward = Ward::new();
+        ward.nft(&rules);
+        let findings = ward.examine();
+        let found = findings.iter().find(|found| found.check == "connection tracking");
+        assert_eq!(found.map(|found| found.state), Some(state), "{rules}");
+    }
 }
 
 #[test]
@@ -310,7 +330,7 @@ fn an_appliance_wants_more_of_its_host() {
     ] {
         assert!(faults.iter().any(|found| found == expected), "{expected}: {faults:#?}");
     }
-    assert!(fault(&findings, "queues").text.starts_with("eth0 has 1 receive queues for 2 workers"));
+    assert!(fault(&findings, "queues").text.starts_with("receive queues of eth0: 1 for 2 workers"));
     assert!(fault(&findings, "clock source").text.starts_with("hpet"));
 }
 

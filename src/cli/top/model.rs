@@ -21,6 +21,8 @@ pub(super) struct Rates {
     pub(super) plain: f64,
     pub(super) nts: f64,
     pub(super) naks: f64,
+    /// Requests beyond a limit that were told so.
+    pub(super) kisses: f64,
     pub(super) dropped: f64,
     /// To full socket buffers.
     pub(super) lost: f64,
@@ -69,8 +71,8 @@ impl Model {
                 });
                 self.now = Some(status);
                 if let Some(rates) = self.rates() {
-                    let received = rates.plain + rates.nts + rates.naks + rates.dropped;
-                    self.history.push_back(received);
+                    let answered = rates.plain + rates.nts + rates.naks + rates.kisses;
+                    self.history.push_back(answered + rates.dropped);
                     if self.history.len() > TOP_HISTORY {
                         self.history.pop_front();
                     }
@@ -115,6 +117,7 @@ impl Model {
             plain: ntp("answered_plain"),
             nts: ntp("answered_nts"),
             naks: ntp("nts_nak"),
+            kisses: ntp("kiss_rate") + ntp("kiss_rate_nts"),
             dropped: dropped.map(|name| ntp(name)).sum(),
             lost: ntp("receive_drops") + ntp("send_buffer_full"),
             handshakes: ke("served"),
@@ -178,8 +181,10 @@ fn rate(old: &BTreeMap<String, u64>, new: &BTreeMap<String, u64>, name: &str, se
 
 /// Whether a counter of the responder is of something that somebody did not get.
 fn is_reason(name: &str) -> bool {
-    const LOSSES: [&str; 6] = [
+    const LOSSES: [&str; 8] = [
         "nts_nak",
+        "kiss_rate",
+        "kiss_rate_nts",
         "receive_drops",
         "receive_errors",
         "send_errors",

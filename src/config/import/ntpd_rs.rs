@@ -1,4 +1,4 @@
-//! ntp.toml(5) as of ntpd-rs 1.7.
+//! ntp.toml(5) as of ntpd-rs 1.9.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -117,6 +117,14 @@ impl Server {
                 "cookies of ntpd-rs are of another form: clients that have one are told so once \
                  (NTS NAK) and fetch new ones",
             ),
+            "server.require-nts" if value.as_bool() == Some(false) => {
+                kept("timeball answers plain NTP, too")
+            }
+            "server.rate-limiting-cache-size" | "server.rate-limiting-cutoff-ms"
+                if natural(value) == Some(0) =>
+            {
+                ignored("it switches off what timeball does not have")
+            }
             path => by_table(path),
         }
     }
@@ -284,6 +292,7 @@ address = "time.example.net"
 [[server]]
 listen = "0.0.0.0:123"
 rate-limiting-cutoff-ms = 1000
+require-nts = false
 [server.denylist]
 filter = ["192.0.2.0/24"]
 action = "ignore"
@@ -340,6 +349,7 @@ thing = 1
             ("source.address", Fate::Ignored),
             ("server.listen", Fate::Kept),
             ("server.rate-limiting-cutoff-ms", Fate::Missing),
+            ("server.require-nts", Fate::Kept),
             ("server.denylist.filter", Fate::Missing),
             ("server.denylist.action", Fate::Missing),
             ("server.listen", Fate::Kept),
@@ -356,7 +366,7 @@ thing = 1
         ];
         assert_eq!(fates, expected);
         assert_eq!(import.findings()[0].place, "ntp.toml:3");
-        assert_eq!(import.findings()[5].directive, "server.denylist.filter = [\"192.0.2.0/24\"]");
+        assert_eq!(import.findings()[6].directive, "server.denylist.filter = [\"192.0.2.0/24\"]");
     }
 
     #[test]

@@ -13,10 +13,10 @@
 //! So nobody spends an authenticated client's budget but who has its keys, and a flood of plain
 //! requests is over before it costs any cryptography.
 //!
-//! A plain or NTS budget is three at a time, and all have to have a token: the client's own address,
-//! the network of its owner, and the one around it ([`Around`]). Beyond a limit one request in so
-//! many is answered all the same, by chance: addresses can be forged, and a limit that locked out
-//! would be a weapon against whoever has the address.
+//! Each budget but a cookie's is two or three, and all have to have a token: the client's own, and
+//! those of the networks around it ([`Around`]). Beyond a limit one request in so many is answered
+//! all the same, by chance: addresses can be forged, and a limit that locked out would be a weapon
+//! against whoever has the address.
 
 mod buckets;
 #[cfg(test)]

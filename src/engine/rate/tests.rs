@@ -96,8 +96,8 @@ fn the_lowest_rate_still_has_eight_at_once() {
     assert_eq!(bench.answered(address("192.0.2.1"), 20), 1);
 }
 
-/// Of the clients of one network, each within its own limit, as many are answered as the network may
-/// have.
+/// Of the clients of one network, each within its own limit, as many are answered as the network
+/// may have.
 #[test]
 fn networks_have_limits_of_their_own() {
     for (network, hosts, shift, times) in [
