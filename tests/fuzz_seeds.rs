@@ -228,6 +228,11 @@ fn request_seeds() -> Vec<Seed> {
         let lead = targets::ENCLOSED | plaintext.len() as u16;
         [&lead.to_be_bytes(), plaintext].concat()
     };
+    let mut denied = batch(&[siv]);
+    denied[0] |= (targets::DENIED >> 8) as u8;
+    // Beyond the least budget, eight at once, and then beyond that of kisses.
+    let often = |datagram: &[u8]| batch(&[datagram; 32]);
+    let all = genuine.iter().cycle().take(30).map(Vec::as_slice).collect::<Vec<_>>();
     let placeholder = [&[0x03, 0x04, 0, 104][..], &[0; 100]].concat();
     vec![
         ("nts_siv_256".into(), batch(&[siv])),
@@ -250,6 +255,11 @@ fn request_seeds() -> Vec<Seed> {
         ("drop_identifier_doubled".into(), batch(&[&identifier_doubled])),
         ("drop_authenticator".into(), batch(&[&lengths_wrong])),
         ("drop_truncated".into(), truncated),
+        ("drop_denied".into(), denied),
+        ("drop_replay".into(), often(siv)),
+        ("drop_rate_nak".into(), often(&damaged(90))),
+        ("kiss_plain".into(), often(&plain(0x23))),
+        ("kiss_nts".into(), batch(&all)),
         ("interleaved".into(), batch(&[&naming(plain(0x23), 1), &naming(plain(0x23), 3)])),
         (
             "interleaved_among_nts".into(),

@@ -8,7 +8,7 @@ mod backends;
 mod session;
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use backends::aead_backends;
@@ -26,9 +26,13 @@ use timeball::cookie::ring::KeyRing;
 use timeball::engine::Engine;
 use timeball::engine::batch::{Datagram, Verdicts};
 use timeball::engine::outcome::Outcome;
+use timeball::engine::rate::RateLimits;
+use timeball::engine::terms::Terms;
+use timeball::limits::clients::RATE_PER_SECOND;
 use timeball::limits::{
     BATCH_DATAGRAMS, COOKIES_PER_REPLY, DATAGRAM_BYTES, KE_REQUEST_BYTES_MAX, NTP_PORT,
 };
+use timeball::networks::NetworkSet;
 use timeball::process::control::{Request as ControlRequest, RequestError as ControlError};
 use timeball::wire::candm::parse_tracking;
 use timeball::wire::ke::{Progress, Records, Request, RequestError, Response, Scanner};
@@ -36,9 +40,10 @@ use timeball::wire::ntp::{Header, Mode};
 use timeball::wire::nts::{AuthenticatorLayout, Direction, Trailer, find};
 use timeball::wire::timestamp::NtpTimestamp;
 
-/// A batch for the engine: each datagram is led by two bytes, its length in the low 13 bits. Bit
+/// A batch for the engine: each datagram is led by two bytes, its length in the low 12 bits. Bit
 /// 15 says that the kernel cut it off, bit 14 that it came from port 123, bit 13 that it is what
-/// an authentic request encloses, encrypted. The batch comes twice, so that a request can name a
+/// an authentic request encloses, encrypted, bit 12 that it came from a network without access.
+/// Every client has the least budgets that there are, and is told beyond them. The batch comes twice, so that a request can name a
 /// reply of the first time. Returns what has become of each datagram, and how many replies were in
 /// interleaved mode.
 ///
@@ -271,6 +276,9 @@ pub fn genuine_replies() -> Vec<Vec<u8>> {
 /// The bit of a datagram's lead that says that an authentic request encloses it.
 pub const ENCLOSED: u16 = 0x2000;
 
+/// The bit of a datagram's lead that says that its source has no access.
+pub const DENIED: u16 = 0x1000;
+
 /// The input of [`ntp_request`] that stands for these datagrams.
 pub fn batch_of(datagrams: &[&[u8]]) -> Vec<u8> {
     let lead = |datagram: &[u8]| (datagram.len() as u16).to_be_bytes();
@@ -297,7 +305,21 @@ impl World {
     fn new() -> Self {
         let mut nonces = NonceGenerator::from_seed(&[7; 32]);
         let keys = KeyRing::generate(Algorithm::AesSivCmac256, |bytes| nonces.fill(bytes));
-        let engine = Engine::new(Aead::detect()).with_interleaved(64, [3, 5]);
+        let mut engine =
+            Engine::new(Aead::detect()).with_interleaved(64, [3, 5]).with_rate_limits([7, 11]);
+        let least = Some(*RATE_PER_SECOND.start());
+        let rates = RateLimits {
+            requests_per_second: least,
+            nts_requests_per_second: least,
+            naks_per_second: least,
+            // A batch at once: requests that are repeated can meet the other limits, too.
+            cookie_uses_per_second: Some(16.0),
+            kiss: true,
+            ..RateLimits::off()
+        };
+        let [allow, deny] = ["0.0.0.0/0", "198.51.100.0/24"].map(|text| text.parse().expect(text));
+        let access = NetworkSet::new(&[allow], &[deny]).expect("no network is in both");
+        engine.adopt(&Terms { access: Arc::new(access), rates });
         Self { engine, keys, nonces }
     }
 
@@ -325,11 +347,12 @@ struct Packet {
 impl Packet {
     fn new(bytes: Vec<u8>, flags: u16) -> Self {
         let port = if flags & 0x4000 != 0 { NTP_PORT } else { 40_000 };
-        Self {
-            bytes,
-            source: SocketAddr::from(([192, 0, 2, 7], port)),
-            truncated: flags & 0x8000 != 0,
-        }
+        let host = if flags & DENIED != 0 { [198, 51, 100, 7] } else { [192, 0, 2, 7] };
+        Self { bytes, source: SocketAddr::from((host, port)), truncated: flags & 0x8000 != 0 }
+    }
+
+    fn is_denied(&self) -> bool {
+        self.source.ip() == std::net::IpAddr::from([198, 51, 100, 7])
     }
 }
 
@@ -338,7 +361,7 @@ fn split_batch(input: &[u8]) -> Vec<Packet> {
     let mut rest = input;
     while let Some((&lead, after)) = rest.split_first_chunk() {
         let lead = u16::from_be_bytes(lead);
-        let length = usize::from(lead & 0x1fff).min(after.len()).min(DATAGRAM_BYTES);
+        let length = usize::from(lead & 0x0fff).min(after.len()).min(DATAGRAM_BYTES);
         let (bytes, after) = after.split_at(length);
         let bytes = match lead & ENCLOSED {
             0 => bytes.to_vec(),
