@@ -25,6 +25,7 @@ use load::{KE_CLIENTS, Load, NTS_CLIENTS, Seen};
 use rustix::process::Signal;
 use timeball::aead::{Algorithm, NonceGenerator};
 use timeball::config::checked::default_control_socket;
+use timeball::engine::outcome::Outcome;
 use timeball::ke::client::{Options, client_config, roots_from_file};
 use timeball::ke::exchange::Offer;
 use timeball::limits::{BATCH_DATAGRAMS, DATAGRAM_BYTES};
@@ -85,8 +86,7 @@ fn soak_time() -> Duration {
 
 /// One outcome of a datagram, and neither a sum of others nor an event beside it.
 fn is_outcome(counter: &str) -> bool {
-    let is_dropped = counter.starts_with("dropped_");
-    is_dropped || ["answered_plain", "answered_nts", "nts_nak"].contains(&counter)
+    Outcome::ALL.iter().any(|outcome| outcome.name() == counter)
 }
 
 /// A server and what it takes to ask it.

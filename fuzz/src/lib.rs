@@ -43,9 +43,9 @@ use timeball::wire::timestamp::NtpTimestamp;
 /// A batch for the engine: each datagram is led by two bytes, its length in the low 12 bits. Bit
 /// 15 says that the kernel cut it off, bit 14 that it came from port 123, bit 13 that it is what
 /// an authentic request encloses, encrypted, bit 12 that it came from a network without access.
-/// Every client has the least budgets that there are, and is told beyond them. The batch comes twice, so that a request can name a
-/// reply of the first time. Returns what has become of each datagram, and how many replies were in
-/// interleaved mode.
+/// Every client has the least budgets that there are, and is told beyond them. The batch comes
+/// twice, so that a request can name a reply of the first time. Returns what has become of each
+/// datagram, and how many replies were in interleaved mode.
 ///
 /// # Panics
 /// If a reply is longer than its request, a datagram stays undecided, a reply is authenticated

@@ -81,8 +81,10 @@ pub(super) fn check(text: &str, raw: &RawAccess) -> Result<AccessSettings, Confi
         networks(text, list, name, ACCESS_NETWORKS_INLINE_MAX)
     };
     let default = AccessSettings::default();
+    // A file of those who have access would say nothing if everybody had it.
+    let allow = if raw.allow_file.is_some() { Vec::new() } else { default.allow };
     let settings = AccessSettings {
-        allow: inline(&raw.allow, "allow", default.allow)?,
+        allow: inline(&raw.allow, "allow", allow)?,
         deny: inline(&raw.deny, "deny", default.deny)?,
         allow_file: raw.allow_file.clone(),
         deny_file: raw.deny_file.clone(),
@@ -167,6 +169,18 @@ mod tests {
         assert!(has(&some, "192.0.2.1") && !has(&some, "192.0.3.1") && !has(&some, "::1"));
         let most = settings("deny = [\"192.0.2.0/24\", \"::1\"]").read().expect("no files");
         assert!(!has(&most, "192.0.2.1") && has(&most, "192.0.3.1") && !has(&most, "::1"));
+    }
+
+    #[test]
+    fn a_file_of_those_with_access_shuts_out_all_others() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(&file, "192.0.2.0/24 # ours\n").expect("written");
+        let line = format!("allow_file = \"{}\"\n", file.path().display());
+        let some = settings(&line).read().expect("readable");
+        assert!(has(&some, "192.0.2.1") && !has(&some, "192.0.3.1"));
+        let more = settings(&format!("{line}allow = [\"192.0.3.0/24\"]")).read();
+        let more = more.expect("readable");
+        assert!(has(&more, "192.0.2.1") && has(&more, "192.0.3.1") && !has(&more, "::1"));
     }
 
     #[test]

@@ -58,9 +58,14 @@ impl Counters {
     /// The totals.
     pub fn values(&self) -> impl Iterator<Item = u64> {
         // Every field by its name: a new one cannot be forgotten here.
-        let Self { outcomes: _, cookies_opened, cookies_issued, answered_interleaved, rate_leaked } =
-            *self;
-        let more = [cookies_opened, cookies_issued, answered_interleaved, rate_leaked];
+        let Self {
+            outcomes: _,
+            cookies_opened: opened,
+            cookies_issued: issued,
+            answered_interleaved: interleaved,
+            rate_leaked: leaked,
+        } = *self;
+        let more = [opened, issued, interleaved, leaked];
         self.outcomes.iter().copied().chain(more)
     }
 

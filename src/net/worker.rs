@@ -90,11 +90,9 @@ impl Worker {
     pub fn answer<P: Port>(&mut self, port: &mut P) {
         let mut batch = port.batch();
         let arrivals: Arrivals = batch.iter().map(|datagram| datagram.arrival).collect();
+        self.adopt_news();
         // After the batch has come: whatever key its cookies were made with, it is published.
         let keys = self.keys.latest();
-        if let Some(terms) = self.terms.news() {
-            self.engine.adopt(terms);
-        }
         // Nor is a worker that has slept behind the clock role.
         self.clock.refresh();
         let verdicts = self.engine.answer(&mut batch, keys, &self.clock, &mut self.nonces);
@@ -104,6 +102,13 @@ impl Worker {
         self.sent = self.clock.now();
         self.engine.sent(started, self.sent);
         self.observe(&arrivals, &verdicts);
+    }
+
+    /// Lets new terms hold, and leaves the old ones.
+    fn adopt_news(&mut self) {
+        if let Some(terms) = self.terms.news() {
+            self.engine.adopt(terms);
+        }
     }
 
     /// Counts the batch that was just sent in the histograms.
@@ -119,8 +124,8 @@ impl Worker {
         }
     }
 
-    /// What has to be done beside answering: publish what was counted, and leave no keys lying
-    /// about when there is nothing to do.
+    /// What has to be done beside answering: publish what was counted, and leave neither keys nor
+    /// old terms lying about when there is nothing to do.
     fn sweep<P: Port>(&mut self, port: &P, received: usize) {
         self.processor_time.look(self.sent, received == 0);
         let counters = WorkerCounters {
@@ -132,6 +137,7 @@ impl Worker {
         if received == 0 {
             self.engine.wipe();
             self.keys.latest();
+            self.adopt_news();
         }
     }
 

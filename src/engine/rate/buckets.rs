@@ -83,8 +83,8 @@ impl Buckets {
         set.0[bucket.place as usize] = bucket.tag | moment;
     }
 
-    /// As good as random for whoever does not know the secret. Folded once, keys that count up would
-    /// leave one set in eight empty.
+    /// As good as random for whoever does not know the secret. Folded once, keys that count up
+    /// would leave one set in eight empty.
     fn hash(&self, kind: u64, key: u64) -> u64 {
         let [first, second] = self.secret;
         let of_kind = second ^ kind.wrapping_mul(MULTIPLIER);
