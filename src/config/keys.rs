@@ -177,8 +177,8 @@ pub const KEYS: &[Key] = &[
         is_default: false,
         help: &[
             "A file of more networks that are answered: one in each line, comments behind # or ;.",
-            "With a file and without access.allow these alone are. Files are read at the start and at",
-            "each reload. Default: none.",
+            "With a file and without access.allow these alone are. Files are read at the start and",
+            "at each reload. Default: none.",
         ],
     },
     Key {
