@@ -179,8 +179,8 @@ impl Client {
         }
     }
 
-    /// Turns the request into one in interleaved mode (RFC 9769 section 2) that names the reply with
-    /// this receive timestamp. It says nothing of the client's clock.
+    /// Turns the request into one in interleaved mode (RFC 9769 section 2) that names the reply
+    /// with this receive timestamp. It says nothing of the client's clock.
     fn ask(&mut self, origin_timestamp: NtpTimestamp, random: &mut NonceGenerator) {
         (self.transmit, self.receive) = (timestamp(random), timestamp(random));
         let header = Header {
