@@ -14,7 +14,9 @@
 mod common;
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::hint::black_box;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
@@ -26,8 +28,12 @@ use timeball::cookie::format::{self, ClientKeys, cookie_bytes};
 use timeball::cookie::ring::KeyRing;
 use timeball::engine::batch::Datagram;
 use timeball::engine::outcome::Outcome;
+use timeball::engine::rate::RateLimits;
+use timeball::engine::terms::Terms;
 use timeball::engine::{Engine, Observer, Stage};
+use timeball::limits::clients::RATE_PER_SECOND;
 use timeball::limits::{BATCH_DATAGRAMS, DATAGRAM_BYTES};
+use timeball::networks::NetworkSet;
 use timeball::wire::timestamp::NtpTimestamp;
 
 fn main() {
@@ -46,21 +52,22 @@ fn main() {
     let _ = writeln!(table, "set       {CLIENTS} clients, windows of {} ms\n", WINDOW.as_millis());
     let _ = writeln!(
         table,
-        "{:<22} {:<10} {:>5} {:>11} {:>15}",
+        "{:<36} {:<10} {:>5} {:>11} {:>15}",
         "request", "back end", "batch", "ns/request", "quartiles"
     );
     for arm in &arms {
         let (median, low, high) = quartiles(&arm.times);
         let _ = writeln!(
             table,
-            "{:<22} {:<10} {:>5} {median:>11.1} {:>15}",
-            arm.kind.name(),
+            "{:<36} {:<10} {:>5} {median:>11.1} {:>15}",
+            arm.kind.name() + arm.guard.name(),
             arm.backend.to_string(),
             arm.batch,
             format!("{low:.1}-{high:.1}"),
         );
     }
     stages(&mut bench, rounds, &mut table);
+    looks(&mut bench, rounds, &mut table);
     publish(&table);
 }
 
@@ -92,18 +99,84 @@ impl Kind {
     }
 }
 
+/// What stands between a request and its answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    None,
+    /// An access list of [`NETWORKS`] that denies none of the clients.
+    Access,
+    /// All rate limits, none of which is met, of clients with addresses of this family.
+    RateIpv4,
+    RateIpv6,
+}
+
+impl Guard {
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Access => ", access list",
+            Self::RateIpv4 => ", rate limits",
+            Self::RateIpv6 => ", rate limits, IPv6",
+        }
+    }
+
+    /// The address of a client, from a random number.
+    fn address(self, random: u64) -> IpAddr {
+        match self {
+            Self::RateIpv6 => {
+                IpAddr::V6((0x2001_0db8_u128 << 96 | u128::from(random) << 32).into())
+            }
+            // The access list has nothing of 198.0.0.0/8.
+            _ => IpAddr::V4((0xc600_0000 | random as u32 & 0x00ff_ffff).into()),
+        }
+    }
+
+    fn engine(self, bench: &mut Bench, backend: Backend) -> Engine {
+        let engine = Engine::new(Aead::with_backend(backend).expect("available"));
+        let mut terms = Terms::default();
+        match self {
+            Self::None => return engine,
+            Self::Access => terms.access = Arc::new(bench.denied(Family::Ipv4)),
+            Self::RateIpv4 | Self::RateIpv6 => {
+                let most = Some(*RATE_PER_SECOND.end());
+                terms.rates = RateLimits {
+                    requests_per_second: most,
+                    nts_requests_per_second: most,
+                    naks_per_second: most,
+                    cookie_uses_per_second: most,
+                    unlimited: vec!["127.0.0.0/8".parse().expect("a network")],
+                    ..RateLimits::off()
+                };
+            }
+        }
+        let mut engine = engine.with_rate_limits([bench.number(), bench.number()]);
+        engine.adopt(&terms);
+        engine
+    }
+}
+
 /// One row of the table.
 struct Arm {
     kind: Kind,
+    guard: Guard,
     backend: Backend,
     batch: usize,
     engine: Engine,
-    requests: Vec<Vec<u8>>,
+    requests: Vec<Request>,
     times: Vec<f64>,
+}
+
+struct Request {
+    bytes: Vec<u8>,
+    source: SocketAddr,
 }
 
 fn arms(bench: &mut Bench) -> Vec<Arm> {
     let widest = Aead::detect().backend();
+    let guards = [Guard::Access, Guard::RateIpv4, Guard::RateIpv6];
+    let guarded = [Kind::Plain, MOST_USUAL]
+        .into_iter()
+        .flat_map(|kind| guards.map(|guard| (kind, guard, widest, 32)));
     let mut rows = vec![(Kind::Plain, widest, 32), (Kind::BadCookie, widest, 32)];
     for aead in [Algorithm::AesSivCmac256, Algorithm::Aes128GcmSiv] {
         let kind = Kind::Nts(aead, 1);
@@ -112,12 +185,15 @@ fn arms(bench: &mut Bench) -> Vec<Arm> {
         rows.push((Kind::Nts(aead, 8), widest, 32));
     }
     rows.into_iter()
-        .map(|(kind, backend, batch)| Arm {
+        .map(|(kind, backend, batch)| (kind, Guard::None, backend, batch))
+        .chain(guarded)
+        .map(|(kind, guard, backend, batch)| Arm {
             kind,
+            guard,
             backend,
             batch,
-            engine: Engine::new(Aead::with_backend(backend).expect("available")),
-            requests: bench.requests(kind),
+            engine: guard.engine(bench, backend),
+            requests: bench.requests(kind, guard),
             times: Vec::new(),
         })
         .collect()
@@ -126,8 +202,8 @@ fn arms(bench: &mut Bench) -> Vec<Arm> {
 /// The stages of the most usual request, each with the time of its own.
 fn stages(bench: &mut Bench, rounds: usize, table: &mut String) {
     let mut engine = Engine::new(Aead::detect());
-    let requests = bench.requests(MOST_USUAL);
-    let mut split = Split { last: Instant::now(), times: [Duration::ZERO; 6] };
+    let requests = bench.requests(MOST_USUAL, Guard::None);
+    let mut split = Split { last: Instant::now(), times: [Duration::ZERO; 7] };
     let mut answered = 0;
     for _ in 0..rounds {
         for clients in requests.chunks_exact(BATCH_DATAGRAMS) {
@@ -143,15 +219,73 @@ fn stages(bench: &mut Bench, rounds: usize, table: &mut String) {
         "\n{}, batch 32, by stage (each includes one clock reading)",
         MOST_USUAL.name()
     );
-    let names = ["parse", "unlock", "verify", "renew", "stamp", "seal"];
+    let names = ["admit", "parse", "unlock", "verify", "renew", "stamp", "seal"];
     for (name, time) in names.iter().zip(split.times) {
         let _ = writeln!(table, "  {name:<8} {:>6.1} ns", time.as_nanos() as f64 / answered as f64);
     }
 }
 
+/// How long it takes to look addresses up in sets of [`NETWORKS`], and what the sets take.
+fn looks(bench: &mut Bench, rounds: usize, table: &mut String) {
+    let _ = writeln!(table, "\n{NETWORKS} networks: a look for a random address");
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let networks = bench.denied(family);
+        let addresses: Vec<IpAddr> = (0..CLIENTS).map(|_| family.any(bench.number())).collect();
+        let mut times = Vec::new();
+        for _ in 0..rounds {
+            let (start, mut looks) = (Instant::now(), 0);
+            while start.elapsed() < WINDOW {
+                for address in &addresses {
+                    black_box(networks.contains(black_box(*address)));
+                }
+                looks += addresses.len();
+            }
+            times.push(start.elapsed().as_nanos() as f64 / looks as f64);
+        }
+        let (median, low, high) = quartiles(&times);
+        let kib = networks.bytes() / 1024;
+        let name = family.name();
+        let _ = writeln!(table, "  {name:<8} {median:>6.1} ns ({low:.1}-{high:.1}), {kib} KiB");
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        }
+    }
+
+    /// An address of what is routed: 0.0.0.0/1 but for the lowest /8, or 2400::/12.
+    fn any(self, random: u64) -> IpAddr {
+        match self {
+            Self::Ipv4 => IpAddr::V4((random as u32 & 0x7fff_ffff | 0x0100_0000).into()),
+            Self::Ipv6 => {
+                let high = 0x2400_0000_0000_0000 | random >> 12;
+                IpAddr::V6((u128::from(high) << 64 | 1).into())
+            }
+        }
+    }
+
+    /// The length of a prefix: /24 and /48 are the most common ones.
+    fn bits(self, random: u64) -> u8 {
+        match self {
+            Self::Ipv4 => 16 + (random % 9) as u8,
+            Self::Ipv6 => 32 + (random % 17) as u8,
+        }
+    }
+}
+
 struct Split {
     last: Instant,
-    times: [Duration; 6],
+    times: [Duration; 7],
 }
 
 impl Observer for Split {
@@ -184,8 +318,29 @@ impl Bench {
     }
 
     /// One request of each client.
-    fn requests(&mut self, kind: Kind) -> Vec<Vec<u8>> {
-        (0..CLIENTS).map(|_| self.request(kind)).collect()
+    fn requests(&mut self, kind: Kind, guard: Guard) -> Vec<Request> {
+        let request = |_| {
+            let source = SocketAddr::new(guard.address(self.number()), 40_000);
+            Request { bytes: self.request(kind), source }
+        };
+        (0..CLIENTS).map(request).collect()
+    }
+
+    /// Everybody but so many networks at random.
+    fn denied(&mut self, family: Family) -> NetworkSet {
+        let all = ["0.0.0.0/0", "::/0"].map(|all| all.parse().expect("a network"));
+        let network = |_| {
+            let (address, bits) = (family.any(self.number()), family.bits(self.number()));
+            ipnet::IpNet::new_assert(address, bits).trunc()
+        };
+        let denied: Vec<ipnet::IpNet> = (0..NETWORKS).map(network).collect();
+        NetworkSet::new(&all, &denied).expect("no network is in both")
+    }
+
+    fn number(&mut self) -> u64 {
+        let mut random = [0; 8];
+        self.nonces.fill(&mut random);
+        u64::from_ne_bytes(random)
     }
 
     fn request(&mut self, kind: Kind) -> Vec<u8> {
@@ -238,15 +393,16 @@ impl Bench {
     /// Copies requests into the buffers and measures what `answer` does with them.
     fn batch(
         &mut self,
-        requests: &[Vec<u8>],
+        requests: &[Request],
         answer: impl FnOnce(&mut [Datagram<'_>], &KeyRing, &HostClock, &mut NonceGenerator),
     ) -> Duration {
-        let source = SocketAddr::from(([192, 0, 2, 7], 40_000));
         let mut batch: ArrayVec<Datagram<'_>, BATCH_DATAGRAMS> = ArrayVec::new();
         for (request, buffer) in requests.iter().zip(&mut self.buffers) {
+            let Request { bytes: request, source } = request;
             let bytes = &mut buffer[..request.len()];
             bytes.copy_from_slice(request);
-            batch.push(Datagram { bytes, arrival: NtpTimestamp::ZERO, source, truncated: false });
+            let (arrival, source) = (NtpTimestamp::ZERO, *source);
+            batch.push(Datagram { bytes, arrival, source, truncated: false });
         }
         let start = Instant::now();
         answer(&mut batch, &self.keys, &self.clock, &mut self.nonces);
@@ -259,6 +415,9 @@ const MOST_USUAL: Kind = Kind::Nts(Algorithm::AesSivCmac256, 1);
 
 /// Different keys and cookies: beyond the first-level cache.
 const CLIENTS: usize = 1024;
+
+/// Networks in a set that is looked into: a long list.
+const NETWORKS: usize = 100_000;
 
 /// Long enough for the clock, short enough that a disturbance spoils one window only.
 const WINDOW: Duration = Duration::from_millis(3);

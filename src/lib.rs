@@ -10,6 +10,7 @@
 //! - [`cookie`]: what an NTS cookie is made of, and the ring of master keys.
 //! - [`page`]: memory with one writer and many readers, shared between processes.
 //! - [`aead`]: authenticated encryption of a whole batch.
+//! - [`networks`]: sets of addresses, for access lists and limits.
 //! - [`clock`]: where the time comes from and how good it is.
 //! - [`ke`]: NTS key establishment over TLS 1.3.
 //! - [`certificate`]: making and judging X.509 certificates.
@@ -17,6 +18,7 @@
 //! - [`observe`]: metrics, health and the status page, over HTTP.
 //! - [`config`]: configuration as written, then checked.
 //! - [`process`]: supervisor and roles.
+//! - [`host`]: the machine around it, and how it should be set.
 //! - [`cli`]: one file per subcommand.
 
 pub mod aead;
@@ -27,9 +29,11 @@ pub mod clock;
 pub mod config;
 pub mod cookie;
 pub mod engine;
+pub mod host;
 pub mod ke;
 pub mod limits;
 pub mod net;
+pub mod networks;
 pub mod observe;
 pub mod page;
 pub mod process;

@@ -1,4 +1,9 @@
-//! Every number of timeball: its name ends in its unit, its comment gives the reason.
+//! Every number of timeball: its name ends in its unit, its comment gives the reason. Those of the
+//! operator's commands and of the host are in [`commands`].
+
+pub mod commands;
+
+pub mod clients;
 
 use std::time::Duration;
 
@@ -130,6 +135,42 @@ pub const MOMENT_ATTEMPTS: usize = 8;
 
 /// Readings of the clock that measure its precision: enough to meet an undisturbed pair.
 pub const PRECISION_READINGS: usize = 1000;
+
+/// Seconds of a day, of which a leap second is announced on the last one.
+pub const DAY_SECONDS: i64 = 86_400;
+
+/// How long a leap second that is past concerns a clock, in seconds: until noon.
+pub const LEAP_AFTER_SECONDS: i64 = 43_200;
+
+/// A smear lasts for so long before and after its leap second, in seconds: from noon to noon of
+/// UTC, as the public servers of Google and AWS do it, so that clients may ask them and us.
+pub const LEAP_SMEAR_HALF_SECONDS: f64 = LEAP_AFTER_SECONDS as f64;
+
+/// How far a step of the clock may be off a second and be a leap second, in seconds. A daemon that
+/// corrects the clock at the same time does so by less.
+pub const LEAP_STEP_TOLERANCE_SECONDS: f64 = 0.1;
+
+/// A source may announce a leap second for so long before it, in seconds, and agree with a list: a
+/// month, as sources did before RFC 5905.
+pub const LEAP_CONFLICT_SECONDS: f64 = 32.0 * 86_400.0;
+
+/// So close to a leap second a clock is looked at before every batch, in units of 2⁻³² s: two
+/// seconds, in which a look is one too old.
+pub const LEAP_LOOK: u64 = 2 << 32;
+
+/// So close to an inserted leap second the time that a clock shows does not say whether it has made
+/// it, in seconds: it shows the last second before it twice, and some milliseconds after it until
+/// the kernel looks, and may be corrected by some more.
+pub const LEAP_DOUBT_SECONDS: f64 = 1.5;
+
+/// Longest leap-seconds file that is read, in bytes. It has 5 KiB after 27 leap seconds.
+pub const LEAP_FILE_BYTES_MAX: u64 = 1 << 16;
+
+/// Replies of a followed daemon that one line of statistics is of: a minute's.
+pub const STATISTICS_MEASUREMENTS: usize = 60;
+
+/// Lines of logs that wait for a slow disk: of 20 seconds, with all logs on.
+pub const LOG_LINES_WAITING: usize = 64;
 
 /// Stratum in `kernel` mode: that of a client of a pool server, which is what most hosts are.
 pub const KERNEL_STRATUM_DEFAULT: u8 = 3;
@@ -300,10 +341,6 @@ pub const KE_PREFIX_SET_BUCKETS: usize = 4;
 /// longest: room for what 3000 new prefixes a second empty, and for more than a processor can
 /// do handshakes with.
 pub const KE_PREFIX_SETS: usize = 4096;
-
-/// Networks that can be exempt from the limits of prefixes: each costs a comparison for every
-/// connection.
-pub const KE_UNLIMITED_NETWORKS_MAX: usize = 64;
 
 /// Descriptors of a key establishment process beside its connections: channel, pages, listeners,
 /// event loop, and what a library may open.
@@ -488,6 +525,24 @@ pub const OBSERVER_REQUEST_BYTES_MAX: usize = 8192;
 
 /// Fields of a request to the observer; browsers send about fifteen.
 pub const OBSERVER_REQUEST_FIELDS_MAX: usize = 64;
+
+// Configurations of other servers (src/config/import)
+
+/// Files that include each other: chrony's own limit.
+pub const IMPORT_INCLUDE_DEPTH_MAX: usize = 10;
+
+/// The port that a followed daemon gets: one that needs no right and that nothing else is known to
+/// have; it is that of the documents' examples.
+pub const IMPORT_FOLLOWED_PORT: u16 = 11_123;
+
+/// Characters of a directive in a comment: a list of networks may be longer than anybody reads.
+pub const IMPORT_DIRECTIVE_COLUMNS: usize = 80;
+
+/// How often ntpd-rs makes a key if it is not told, and how many old ones it keeps, ntp.toml(5).
+pub const IMPORT_NTPD_RS_ROTATION: Duration = Duration::from_secs(86_400);
+
+/// See [`IMPORT_NTPD_RS_ROTATION`].
+pub const IMPORT_NTPD_RS_STALE_KEYS: u64 = 7;
 
 // The command line (src/cli)
 

@@ -22,10 +22,14 @@ use timeball::clock::host::HostClock;
 use timeball::cookie::ring::KeyRing;
 use timeball::engine::Engine;
 use timeball::engine::batch::Datagram;
+use timeball::engine::rate::RateLimits;
+use timeball::engine::terms::Terms;
+use timeball::limits::clients::RATE_PER_SECOND;
 use timeball::limits::{BATCH_DATAGRAMS, CLOCK_LOOK_INTERVAL, COOKIES_PER_REPLY, DATAGRAM_BYTES};
 use timeball::net::Batch;
 use timeball::net::mmsg::MmsgPort;
 use timeball::net::worker::{Pulse, Worker};
+use timeball::networks::NetworkSet;
 use timeball::page::key::{KeyPage, SharedRing};
 use timeball::page::stats::{StatsPage, StatsWriter, WorkerCounters};
 use timeball::sys::socket::{UdpOptions, open_udp};
@@ -136,14 +140,17 @@ fn the_counter_counts() {
     assert_eq!(COUNTER.load(Ordering::Relaxed), 3, "with_capacity, growth, zeroed");
 }
 
-/// On every back end of this machine, under master keys of either algorithm.
+/// On every back end of this machine, under master keys of either algorithm, with an access list
+/// and rate limits that none of the requests meets.
 #[test]
 fn the_engine_allocates_nothing() {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     for backend in Backend::available() {
         for master in [Algorithm::AesSivCmac256, Algorithm::Aes128GcmSiv] {
             let mut bench = Bench::new();
-            bench.engine = Engine::new(Aead::with_backend(backend).expect("available"));
+            let engine = Engine::new(Aead::with_backend(backend).expect("available"));
+            bench.engine = engine.with_rate_limits([3, 5]);
+            bench.engine.adopt(&terms());
             let Bench { keys, nonces, .. } = &mut bench;
             *keys = KeyRing::generate(master, |bytes| nonces.fill(bytes));
             answer_often(&mut bench, &COUNTER);
@@ -151,6 +158,19 @@ fn the_engine_allocates_nothing() {
             assert_eq!(allocations, 0, "{backend} back end, {master} master keys");
         }
     }
+}
+
+fn terms() -> Terms {
+    let most = Some(*RATE_PER_SECOND.end());
+    let rates = RateLimits {
+        requests_per_second: most,
+        nts_requests_per_second: most,
+        naks_per_second: most,
+        cookie_uses_per_second: most,
+        ..RateLimits::off()
+    };
+    let allow = ["192.0.2.0/24".parse().expect("a network")];
+    Terms { access: NetworkSet::new(&allow, &[]).expect("one list").into(), rates }
 }
 
 /// Answers one batch of everything again and again and counts the allocations.

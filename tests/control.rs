@@ -99,7 +99,7 @@ fn status_shows_processes_keys_certificates_and_totals() {
     assert!(text.lines().count() <= 24, "more than a screen:\n{text}");
     for part in [
         "responder          process ",
-        "key establishment  process ",
+        "key establishment  2 processes, up ",
         "restarts 0",
         "workers            2, on processor ",
         &format!("master keys        {current} is current; newest "),

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use timeball::aead::Algorithm;
+use timeball::config::keys::sample_file;
 use timeball::cookie::ntskeys;
 use timeball::cookie::ring::KeyRing;
 use timeball::engine::outcome::Outcome;
@@ -69,6 +70,29 @@ fn ke_messages_are_what_they_are_called() {
 }
 
 #[test]
+fn sessions_end_as_they_are_called() {
+    for (name, seed) in seeds("ke_session") {
+        let outcome = format!("{:?}", targets::ke_session(&seed).expect("four bytes and more"));
+        let outcome = outcome.split(' ').next().expect("a word").to_lowercase();
+        assert!(name.replace('_', "").starts_with(&outcome), "{name}: {outcome}");
+    }
+}
+
+#[test]
+fn configurations_are_what_they_are_called() {
+    for (name, seed) in seeds("configuration") {
+        assert_eq!(targets::configuration(&seed), name.starts_with("good"), "{name}");
+    }
+}
+
+#[test]
+fn requests_at_the_control_socket_are_what_they_are_called() {
+    for (name, seed) in seeds("control_request") {
+        assert_eq!(targets::control_request(&seed), name.starts_with("good"), "{name}");
+    }
+}
+
+#[test]
 fn key_files_are_what_they_are_called() {
     for (name, seed) in seeds("ntskeys") {
         assert_eq!(targets::ntskeys(&seed), name.starts_with("keys"), "{name}");
@@ -98,6 +122,9 @@ fn write_seeds() {
         ("ntp_request", request_seeds()),
         ("ntp_response", response_seeds()),
         ("ke_message", ke_seeds()),
+        ("ke_session", session_seeds()),
+        ("configuration", configuration_seeds()),
+        ("control_request", control_seeds()),
         ("ntskeys", key_file_seeds()),
         ("tracking", tracking_seeds()),
         ("aead_backends", backend_seeds()),
@@ -311,6 +338,63 @@ fn ke_seeds() -> Vec<Seed> {
         ("response_eight_cookies".into(), emit_response(Response::Agreement(agreement(8)))),
         ("both_ways_usual".into(), usual),
     ]
+}
+
+/// Connections, each led by its four bytes.
+fn session_seeds() -> Vec<Seed> {
+    const TLS: u8 = 1;
+    const DAMAGED: u8 = 2;
+    const LATE: u8 = 4;
+    let ke = ke_seeds();
+    let message = |name: &str| &ke.iter().find(|seed| seed.0 == name).expect("a seed").1;
+    let usual = message("both_ways_usual");
+    let connection = |lead: [u8; 4], sent: &[u8]| [&lead, sent].concat();
+    let none = &[0x80, 1, 0, 2, 0, 0, 0x80, 4, 0, 2, 0x7f, 0xff, 0x80, 0, 0, 0];
+    let no_protocol = &[0x80, 1, 0, 2, 0x80, 1, 0x80, 4, 0, 2, 0, 15, 0x80, 0, 0, 0];
+    vec![
+        ("served".into(), connection([TLS, 0, 0, 0], usual)),
+        ("served_by_single_bytes".into(), connection([TLS, 1, 0, 0], usual)),
+        ("served_with_more".into(), connection([TLS, 99, 0, 0], message("both_ways_and_more"))),
+        ("no_algorithm".into(), connection([TLS, 0, 0, 0], none)),
+        ("no_protocol".into(), connection([TLS, 0, 0, 0], no_protocol)),
+        (
+            "unrecognized_critical".into(),
+            connection([TLS, 7, 0, 0], message("broken_unknown_critical")),
+        ),
+        ("bad_request".into(), connection([TLS, 0, 0, 0], message("broken_end_with_body"))),
+        ("oversize".into(), connection([TLS, 0, 0, 0], &[0x40, 0x77, 0x20, 0, 0].repeat(4000))),
+        ("incomplete".into(), connection([TLS, 0, 0, 0], message("broken_cut_off"))),
+        ("timeout_request".into(), connection([TLS | LATE, 0, 0, 0], &usual[..9])),
+        ("timeout_handshake".into(), connection([LATE, 0, 0, 0], &[22, 3, 1, 2])),
+        ("abandoned".into(), connection([0, 0, 0, 0], &[22, 3, 1])),
+        ("tls_no_hello".into(), connection([0, 3, 0, 0], b"GET / HTTP/1.1\r\n\r\n")),
+        ("tls_damaged".into(), connection([TLS | DAMAGED, 0, 0, 5], usual)),
+    ]
+}
+
+fn configuration_seeds() -> Vec<Seed> {
+    let text = |text: &str| text.as_bytes().to_vec();
+    let small = "[ntp]\nlisten = [\"127.0.0.1:11123\"]\n[clock]\nsource = \"local\"\n";
+    vec![
+        ("good_sample".into(), sample_file().into_bytes()),
+        ("good_small".into(), text(small)),
+        ("good_empty".into(), text("")),
+        ("bad_key".into(), text("[clok]\n")),
+        ("bad_value".into(), text("[ntp]\nworkers = -1\n")),
+        ("bad_type".into(), text("ntp = \"yes\"\n")),
+        ("bad_form".into(), text("[ntp\n")),
+    ]
+}
+
+fn control_seeds() -> Vec<Seed> {
+    let good = ["status", "serverstats", "tracking", "sources", "ntpdata", "reload", "rotate-keys"];
+    let line = |name: &str| format!("{{\"version\":1,\"request\":\"{name}\"}}").into_bytes();
+    let mut seeds: Vec<Seed> =
+        good.iter().map(|name| (format!("good_{}", name.replace('-', "_")), line(name))).collect();
+    seeds.push(("bad_name".into(), line("stop")));
+    seeds.push(("bad_version".into(), b"{\"version\":1e400,\"request\":\"status\"}".to_vec()));
+    seeds.push(("bad_form".into(), b"[[[[".to_vec()));
+    seeds
 }
 
 fn key_file_seeds() -> Vec<Seed> {

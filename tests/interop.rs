@@ -4,11 +4,16 @@
 mod common;
 mod peer;
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use common::namespace::Namespace;
 use common::server::{Server, program, udp_client};
-use peer::{Chronyd, ChronydServer, Ntpd, NtpdSample, assert_no_clock_capability, chronyd_once};
+use peer::{
+    Chronyd, ChronydServer, Ntpd, NtpdRsServer, NtpdSample, NtpdServer, Peer,
+    assert_no_clock_capability, chronyd_once,
+};
 use timeball::aead::{Algorithm, NonceGenerator};
 use timeball::certificate::self_signed;
 use timeball::client::{Association, ResponseError};
@@ -16,7 +21,7 @@ use timeball::cookie::format::ClientKeys;
 use timeball::cookie::ntskeys;
 use timeball::ke::client::{Options, client_config, establish, roots_from_file};
 use timeball::ke::exchange::Offer;
-use timeball::limits::{COOKIES_PER_REPLY, DATAGRAM_BYTES};
+use timeball::limits::{COOKIES_PER_REPLY, DATAGRAM_BYTES, NTS_KE_PORT};
 use timeball::sys::file::replace_private;
 use timeball::wire::ntp::Header;
 
@@ -194,6 +199,43 @@ fn timeball_queries_chronyd() {
         let offset_seconds = sample["offset_seconds"].as_f64().expect("a number");
         assert!(offset_seconds.abs() < 1.0, "same host, same clock: {sample}");
     }
+}
+
+/// Queries until it is answered with authentic time of stratum 5: the server has just been started.
+/// NTPsec falls silent to whoever asks more in a row.
+fn query_a_starting_server(peer: &mut Peer, ke_port: u16, certificate: &Path) {
+    let samples = peer.wait("an authentic answer", || {
+        let output = Command::new(env!("CARGO_BIN_EXE_timeball"))
+            .args(["query", "--json", "--samples", "4", "--ca"])
+            .arg(certificate)
+            .arg(format!("127.0.0.1:{ke_port}"))
+            .output()
+            .expect("the program");
+        let report = output.status.success().then_some(output.stdout)?;
+        let report: serde_json::Value = serde_json::from_slice(&report).expect("JSON");
+        assert_eq!(report["cookies"], 8, "{report}");
+        Some(report["samples"].as_array().expect("an array").clone())
+    });
+    assert_eq!(samples.len(), 4);
+    assert!(samples.iter().all(|sample| sample["stratum"] == 5), "{samples:?}");
+    peer.assert_it_cannot_set_the_clock();
+}
+
+#[test]
+fn timeball_queries_ntpd_rs() {
+    let mut server = NtpdRsServer::start();
+    let (ke_port, certificate) = (server.ke_port, server.certificate());
+    query_a_starting_server(&mut server.peer, ke_port, &certificate);
+}
+
+#[test]
+fn timeball_queries_ntpsec() {
+    let namespace = Namespace::new("ntpsec").expect("root may");
+    namespace.enter(|| {
+        let mut server = NtpdServer::start();
+        let certificate = server.certificate();
+        query_a_starting_server(&mut server.peer, NTS_KE_PORT, &certificate);
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -160,4 +160,21 @@ fn keys_in_use_are_shown_and_not_changed() {
         .expect("the program");
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stderr).contains("in use by a running timeball"));
+}
+
+/// Root works for a server that runs as somebody else.
+#[test]
+fn what_root_writes_is_the_owners_of_the_directory() {
+    let (from, _) = with_keys(Algorithm::AesSivCmac256, 0.0);
+    let to = tempfile::tempdir().expect("a directory");
+    let nobody = Some(65_534);
+    std::os::unix::fs::chown(to.path(), nobody, nobody).expect("the tests run as root");
+    let file = from.path().join("ntskeys");
+    done(&["import", file.to_str().expect("text")], to.path());
+    done(&["rotate"], to.path());
+    for name in ["ntskeys", "ntskeys.lock"] {
+        let metadata = fs::metadata(to.path().join(name)).expect(name);
+        assert_eq!((metadata.uid(), metadata.gid()), (65_534, 65_534), "{name}");
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{name}");
+    }
 }

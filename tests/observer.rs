@@ -183,13 +183,44 @@ fn packaged_alerts_name_metrics_that_exist() {
     promtool(&["check", "config", "prometheus.yml"], "");
     promtool(&["test", "rules", "timeball.rules.test.yml"], "");
     let rules = include_str!("../packaging/prometheus/timeball.rules.yml");
-    let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_';
-    let mut names: Vec<&str> = rules
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("expr:"))
-        .flat_map(|expression| expression.split(|character| !is_name(character)))
-        .filter(|word| word.starts_with("timeball_"))
+    let expressions: Vec<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("expr:")).collect();
+    assert_metrics_exist(port, &expressions);
+}
+
+#[test]
+fn the_packaged_dashboard_names_metrics_that_exist() {
+    let (_server, port) = start("");
+    let text = include_str!("../packaging/grafana/timeball.json");
+    let board: Value = serde_json::from_str(text).expect("JSON");
+    let panels = board["panels"].as_array().expect("panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    let annotations = board["annotations"]["list"].as_array().expect("annotations");
+    let expressions: Vec<&str> =
+        targets.chain(annotations).map(|target| target["expr"].as_str().expect("text")).collect();
+    let variable = board["templating"]["list"][1]["query"].as_str().expect("text");
+    assert_metrics_exist(port, &[&expressions[..], &[variable]].concat());
+    // Prometheus itself parses each, with values in the place of Grafana's variables.
+    let rules: Vec<Value> = (0..)
+        .zip(&expressions)
+        .map(|(number, expression)| {
+            let expression =
+                expression.replace("$__rate_interval", "1m").replace("$instance", ".+");
+            serde_json::json!({ "record": format!("panel:{number}"), "expr": expression })
+        })
         .collect();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    // JSON is YAML.
+    let groups = serde_json::json!({ "groups": [{ "name": "panels", "rules": rules }] });
+    std::fs::write(file.path(), groups.to_string()).expect("written");
+    promtool(&["check", "rules", file.path().to_str().expect("text")], "");
+}
+
+/// Every metric of ours in these expressions is one of a running server.
+fn assert_metrics_exist(port: u16, expressions: &[&str]) {
+    let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    let words = expressions.iter().flat_map(|text| text.split(|character| !is_name(character)));
+    let mut names: Vec<&str> = words.filter(|word| word.starts_with("timeball_")).collect();
     names.sort_unstable();
     names.dedup();
     assert!(names.len() > 5, "{names:?}");

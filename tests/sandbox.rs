@@ -195,6 +195,30 @@ fn without_root_it_is_the_same() {
     assert_serves(&server);
 }
 
+/// As the default is, and no other test: a listener on all addresses asks each connection which of
+/// them it is for.
+#[test]
+fn key_establishment_serves_on_all_addresses() {
+    let mut server = start();
+    let path = server.directory.path().join("timeball.toml");
+    let text = fs::read_to_string(&path).expect("written");
+    let (before, ke) = text.split_once("[ke]").expect("a section");
+    let ke = ke.replacen("127.0.0.1:", "0.0.0.0:", 1).replacen("[::1]:", "[::]:", 1);
+    fs::write(path, format!("{before}[ke]{ke}")).expect("written");
+    server.restart();
+    let started = server.role_pids(Role::KeyEstablishment.argument());
+    for host in ["127.0.0.1", "[::1]"] {
+        let output = program()
+            .args(["query", &format!("{host}:{}", server.ke_port), "--ca"])
+            .arg(server.certificate())
+            .output()
+            .expect("the program");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(server.role_pids(Role::KeyEstablishment.argument()), started);
+    assert!(!server.log().contains("SIGSYS"), "{}", server.log());
+}
+
 /// As by its filter, which the unit tests of each role show to work.
 #[test]
 fn a_role_that_its_filter_ended_is_reported_and_started_again() {

@@ -130,30 +130,54 @@ fn nothing_is_left_unfinished() {
 /// Every promise names a test or a bench that exists, or says that it is pending.
 #[test]
 fn promises_have_tests() {
-    let text = fs::read_to_string(root().join("docs/SPECIFICATION.md")).expect("the file");
-    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
-    assert!(rows.len() > 10);
-    let mut broken = Vec::new();
-    for row in rows {
-        let test = row.trim_end_matches(" |").rsplit("| ").next().expect("a column");
-        let Some(test) = test.strip_prefix('`') else {
-            assert_eq!(test, "pending", "{row}");
+    let rows = rows_with_tests("docs/SPECIFICATION.md", "pending");
+    assert!(rows > 10, "{rows}");
+}
+
+/// So does every defence of the threat model, or says that there is none.
+#[test]
+fn defences_have_tests() {
+    let rows = rows_with_tests("docs/THREAT_MODEL.md", "–");
+    assert!(rows > 40, "{rows}");
+}
+
+/// Looks at the last column of each table with a column "test": how many rows name one. Those that
+/// do not have to say `otherwise`.
+fn rows_with_tests(document: &str, otherwise: &str) -> usize {
+    let text = fs::read_to_string(root().join(document)).expect("the file");
+    let (mut broken, mut found, mut has_tests) = (Vec::new(), 0, false);
+    for row in text.lines() {
+        let Some(row) = row.strip_suffix(" |").filter(|row| row.starts_with("| ")) else {
+            has_tests &= row.starts_with('|');
             continue;
         };
-        let (test, _) = test.split_once('`').expect("a closing quote");
-        if test.starts_with("cargo ") {
-            continue;
-        }
-        let (file, function) = test.split_once(' ').expect("file and function");
-        if file.starts_with("benches/") && root().join(file).is_file() {
-            continue;
-        }
-        let source = fs::read_to_string(root().join(file)).unwrap_or_default();
-        if !source.contains(&format!("fn {function}(")) {
-            broken.push(row.to_owned());
+        let last = row.rsplit("| ").next().expect("a column");
+        if last == "test" {
+            has_tests = true;
+        } else if has_tests && last != "---" {
+            match last.strip_prefix('`').and_then(|test| test.split_once('`')) {
+                Some((test, _)) if is_there(test) => found += 1,
+                None if last == otherwise => {}
+                _ => broken.push(row.to_owned()),
+            }
         }
     }
     assert_none("promises without their test", broken);
+    found
+}
+
+/// `cargo ...`, `FILE FUNCTION`, or a bench with its options. A script's functions have no `fn`.
+fn is_there(test: &str) -> bool {
+    if test.starts_with("cargo ") {
+        return true;
+    }
+    let (file, function) = test.split_once(' ').unwrap_or((test, ""));
+    let path = root().join(file);
+    if file.starts_with("benches/") {
+        return path.is_file();
+    }
+    let source = fs::read_to_string(path).unwrap_or_default();
+    source.contains(&format!("fn {function}(")) || source.contains(&format!("\n{function}() {{"))
 }
 
 /// The architecture's list of unsafe places is the one that holds.

@@ -5,18 +5,21 @@
 //! messages that are authentic.
 
 mod backends;
+mod session;
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 pub use backends::aead_backends;
+pub use session::ke_session;
 
 use timeball::aead::{Aead, Algorithm, NonceGenerator, TAG_BYTES, seal_one};
 use timeball::client::{Association, Pending, ResponseError};
 use timeball::clock::SimulatedClock;
 use timeball::clock::follow::{Answer, Follower, Sample};
 use timeball::clock::record::Moment;
+use timeball::config::checked::parse as parse_configuration;
 use timeball::cookie::format::{self, ClientKeys, cookie_bytes};
 use timeball::cookie::ntskeys as key_file;
 use timeball::cookie::ring::KeyRing;
@@ -26,6 +29,7 @@ use timeball::engine::outcome::Outcome;
 use timeball::limits::{
     BATCH_DATAGRAMS, COOKIES_PER_REPLY, DATAGRAM_BYTES, KE_REQUEST_BYTES_MAX, NTP_PORT,
 };
+use timeball::process::control::{Request as ControlRequest, RequestError as ControlError};
 use timeball::wire::candm::parse_tracking;
 use timeball::wire::ke::{Progress, Records, Request, RequestError, Response, Scanner};
 use timeball::wire::ntp::{Header, Mode};
@@ -59,7 +63,11 @@ fn answer_and_check(world: &mut World, input: &[u8]) -> Vec<Outcome> {
         assert_ne!(verdict.outcome, Outcome::Undecided);
         let answered = matches!(
             verdict.outcome,
-            Outcome::AnsweredPlain | Outcome::AnsweredNts | Outcome::NtsNak
+            Outcome::AnsweredPlain
+                | Outcome::AnsweredNts
+                | Outcome::NtsNak
+                | Outcome::KissRate
+                | Outcome::KissRateNts
         );
         assert_eq!(answered, reply_bytes > 0);
         if !answered {
@@ -75,7 +83,8 @@ fn answer_and_check(world: &mut World, input: &[u8]) -> Vec<Outcome> {
             world.engine.departed(ticket, NOW.plus(100_000));
         }
         let is_sealed = matches!(find(reply, Direction::Response), Trailer::Nts(_));
-        assert_eq!(is_sealed, verdict.outcome == Outcome::AnsweredNts);
+        let is_nts = matches!(verdict.outcome, Outcome::AnsweredNts | Outcome::KissRateNts);
+        assert_eq!(is_sealed, is_nts);
         if is_sealed {
             let mut genuine = genuine_requests().iter();
             assert!(genuine.any(|genuine| is_authentic_copy(request, genuine)));
@@ -174,6 +183,34 @@ pub fn ntskeys(input: &[u8]) -> bool {
     }
     assert_eq!(*key_file::emit(&again.ring, again.age_seconds), *text);
     true
+}
+
+/// A text that may be a configuration. Returns whether it is.
+///
+/// # Panics
+/// If a configuration is neither good nor refused with one sentence on one line.
+pub fn configuration(input: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(input) else { return false };
+    match parse_configuration(text) {
+        Ok(settings) => {
+            assert!(!settings.ntp_listen.is_empty());
+            true
+        }
+        Err(error) => {
+            let sentence = error.to_string();
+            assert!(!sentence.is_empty() && !sentence.contains(['\n', '\0']), "{sentence}");
+            false
+        }
+    }
+}
+
+/// A line that may be a request at the control socket. Returns whether it is.
+///
+/// # Panics
+/// If what is no request is refused with anything but a sentence.
+pub fn control_request(line: &[u8]) -> bool {
+    let request: Result<ControlRequest, ControlError> = ControlRequest::parse(line);
+    request.inspect_err(|error| assert!(!error.to_string().is_empty())).is_ok()
 }
 
 /// What a followed daemon may answer: four bytes of a sequence, then a datagram that is taken for

@@ -2,13 +2,24 @@
 //! 3, so both are fine where a run has taken place.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
+use time::{Duration, OffsetDateTime};
 use timeball::aead::{Algorithm, NonceGenerator};
+use timeball::certificate::self_signed;
 use timeball::cookie::ntskeys;
 use timeball::cookie::ring::KeyRing;
+use timeball::ke::cookies::{Cookie, CookieError, CookieSource, CookieVec};
+use timeball::ke::negotiate::Policy;
+use timeball::ke::server::{Options, Server, Stopper};
+use timeball::ke::tls::{CertificateStore, Pair, server_config};
 use timeball::sys::file::replace_private;
 use timeball_load::reflector::Reflector;
 
@@ -101,6 +112,27 @@ fn a_port_that_needs_rights_says_one_sentence() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains("port 123") && text.contains("below 1024 are for root"), "{text}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn more_clients_than_memory_holds_say_one_sentence() {
+    let reflector = Reflector::start(false, None).expect("a server");
+    let directory = tempfile::tempdir().expect("a directory");
+    let (keys, memory) = (path(directory.path(), "ntskeys"), path(directory.path(), "meminfo"));
+    let text = ntskeys::emit(&reflector.ring, 0.0);
+    replace_private(keys.as_ref(), text.as_bytes()).expect("written");
+    // A machine with 64 MiB, as this program sees it.
+    std::fs::write(&memory, "MemAvailable:      65536 kB\n").expect("written");
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", "mount --bind \"$0\" /proc/meminfo && exec \"$@\"", &memory])
+        .args([env!("CARGO_BIN_EXE_timeball-load"), "nts", &reflector.address.to_string()])
+        .args(["--mint", &keys, "--clients", "1M", "--no-probe", "--no-self-test"])
+        .output()
+        .expect("unshare (Debian package util-linux)");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains("64 MiB are free") && text.contains("--clients"), "{text}");
     assert_eq!(output.status.code(), Some(1));
 }
 
@@ -251,4 +283,84 @@ fn ctrl_c_ends_a_long_run_of_each_kind_with_what_it_has() {
         assert!(kept.contains("\"interrupted\":true"), "{name}: {kept}");
     }
     assert!(std::fs::metadata(file("saved")).expect("kept").len() > 0);
+}
+
+#[test]
+fn ctrl_c_ends_a_long_run_of_exchanges_with_what_it_has() {
+    let server = KeServer::start();
+    let directory = tempfile::tempdir().expect("a directory");
+    let json = path(directory.path(), "ke");
+    let child = Command::new(env!("CARGO_BIN_EXE_timeball-load"))
+        .args(["ke", &server.address.to_string(), "--insecure", "--duration", "24h"])
+        .args(["--json", &json])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    server.wait_for_exchanges(20);
+    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+    let text = assert_ran(&child.wait_with_output().expect("ended"));
+    assert!(text.contains("the results are those so far"), "{text}");
+    let kept = std::fs::read_to_string(json).expect("kept");
+    assert!(kept.contains("\"interrupted\":true"), "{kept}");
+}
+
+/// timeball's NTS-KE server, which ends when dropped. Its cookies open nowhere.
+struct KeServer {
+    address: SocketAddr,
+    exchanges: Arc<AtomicUsize>,
+    stopper: Stopper,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct NoCookies(Arc<AtomicUsize>);
+
+impl CookieSource for NoCookies {
+    fn cookies(
+        &mut self,
+        _: Algorithm,
+        _: &[u8],
+        _: &[u8],
+        out: &mut CookieVec,
+    ) -> Result<(), CookieError> {
+        self.0.fetch_add(1, Ordering::Release);
+        out.push(Cookie::from_iter([0; 64]));
+        Ok(())
+    }
+}
+
+impl KeServer {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+        let address = listener.local_addr().expect("bound");
+        let names = ["127.0.0.1".to_owned()];
+        let made = self_signed(&names, Duration::days(1), OffsetDateTime::now_utc());
+        let made = made.expect("a certificate");
+        let (certificate, key) = (made.certificate_pem.as_bytes(), made.key_pem.as_bytes());
+        let pair = Pair::from_pem(certificate, key, Path::new("-"), Path::new("-"));
+        let store = CertificateStore::new(vec![pair.expect("a pair")]).expect("a store");
+        let tls = server_config(Arc::new(store)).expect("TLS 1.3");
+        let exchanges = Arc::<AtomicUsize>::default();
+        let options = Options::new(tls, Policy::default());
+        let mut server = Server::new(vec![listener], options, NoCookies(Arc::clone(&exchanges)))
+            .expect("a server");
+        let stopper = server.stopper();
+        let thread = std::thread::spawn(move || server.run().expect("serves"));
+        Self { address, exchanges, stopper, thread: Some(thread) }
+    }
+
+    /// Until it has made cookies so often.
+    fn wait_for_exchanges(&self, wanted: usize) {
+        let deadline = Instant::now() + std::time::Duration::from_secs(60);
+        while self.exchanges.load(Ordering::Acquire) < wanted {
+            assert!(Instant::now() < deadline, "no exchanges");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for KeServer {
+    fn drop(&mut self) {
+        self.stopper.stop().expect("woken");
+        self.thread.take().map(JoinHandle::join);
+    }
 }

@@ -93,6 +93,13 @@ pub enum Warning {
     ChainOrder(usize),
 }
 
+impl Warning {
+    /// Whether it is about the dates.
+    pub(crate) fn is_of_time(&self) -> bool {
+        matches!(self, Self::Expired | Self::NotYetValid | Self::ExpiresSoon(_))
+    }
+}
+
 /// Describes every certificate in `bytes`: PEM blocks, or one DER certificate.
 ///
 /// # Errors

@@ -2,18 +2,27 @@
 
 mod banner;
 pub mod cert;
+mod check;
 mod clock;
 mod config;
 mod control;
+mod doctor;
+pub mod generate;
 mod keys;
+pub mod manual;
 mod place;
 mod query;
+mod remote;
 mod serve;
+mod state;
+mod top;
+mod tune;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use self::state::State;
 use crate::process::role::Role;
 use crate::process::run_role;
 
@@ -26,15 +35,19 @@ pub const EXIT_USAGE: u8 = 2;
 
 /// A time server: NTP and NTS (RFC 8915) at the rate of the hardware.
 #[derive(Debug, Parser)]
-#[command(name = "timeball", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "timeball", version, max_term_width = 100, after_help = AFTER_HELP,
+          help_template = HELP_TEMPLATE)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
 }
 
+/// One screen of a terminal: the options, `--help` and `--version`, go without saying.
+const HELP_TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{subcommands}{after-help}";
+
 const AFTER_HELP: &str = "\
 Start here: `timeball serve` needs no root and no files; it prints what to try next.
-Exit codes: 0 fine, 1 failed or answered no, 2 wrong usage or configuration.";
+Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration; `check` and `doctor` have others.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -42,8 +55,16 @@ enum Command {
     Serve(serve::ServeArguments),
     /// Ask a server for authenticated time, as an NTS client; never touches the clock
     Query(query::QueryArguments),
+    /// Check a server for a monitoring system: exit code, performance data, Prometheus
+    Check(Box<check::CheckArguments>),
+    /// Look for what keeps a server on this host from its work, and say what helps
+    Doctor(doctor::DoctorArguments),
+    /// Set this host as a server needs it; writes a script that undoes it
+    Tune(tune::TuneArguments),
     /// Show what a running server does, and how it fares
     Status(control::Show),
+    /// Show a running server live in the terminal
+    Top(top::TopArguments),
     /// Show everything that a running server has counted
     Serverstats(control::Show),
     /// Show what a running server tells of its clock, and from whom it has that
@@ -62,6 +83,9 @@ enum Command {
     /// Check a configuration file, or print one with every key
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Write manual pages and shell completions; packaging/build does this
+    #[command(hide = true)]
+    Generate(generate::GenerateArguments),
     /// Run one role; the supervisor does this
     #[command(hide = true)]
     Role {
@@ -72,7 +96,10 @@ enum Command {
 
 /// Runs the program and returns its exit code.
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return wrong_usage(&error),
+    };
     let Some(command) = arguments.command else {
         // Help that was not asked for is still what a newcomer needs; not an error.
         return match Arguments::command().print_help() {
@@ -83,7 +110,11 @@ pub fn run() -> ExitCode {
     match command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Query(arguments) => query::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Tune(arguments) => tune::run(&arguments),
         Command::Status(arguments) => control::status(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Serverstats(arguments) => control::serverstats(&arguments),
         Command::Tracking(arguments) => clock::tracking(&arguments),
         Command::Sources(arguments) => clock::sources(&arguments),
@@ -95,7 +126,22 @@ pub fn run() -> ExitCode {
         },
         Command::Keys(command) => keys::run(&command),
         Command::Config(command) => config::run(&command),
+        Command::Generate(arguments) => generate::run(&arguments, Arguments::command()),
         Command::Role { role } => run_role(role),
+    }
+}
+
+/// Prints clap's message: help, the version, or what is wrong. To a monitoring system 2 is a server
+/// that is down, so there wrong usage is "unknown".
+fn wrong_usage(error: &clap::Error) -> ExitCode {
+    // A closed terminal has nobody to tell.
+    let _ = error.print();
+    let is_monitoring =
+        std::env::args_os().nth(1).is_some_and(|command| command == "check" || command == "doctor");
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if is_monitoring => State::Unknown.exit_code(),
+        _ => ExitCode::from(EXIT_USAGE),
     }
 }
 

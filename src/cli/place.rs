@@ -1,12 +1,12 @@
 //! Which server a command means.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::serve::home_state_directory;
+use super::serve::{self, embedded_settings, home_state_directory};
 use super::{EXIT_FAILURE, EXIT_USAGE};
-use crate::config::checked::{KeyRotation, default_control_socket};
+use crate::config::checked::{KeyRotation, Settings, default_control_socket};
 use crate::config::file::{self, FileError};
 
 /// Whose keys and whose control socket.
@@ -63,5 +63,33 @@ impl Place {
         };
         let control_socket = default_control_socket(&state_directory);
         Ok(Found { state_directory, control_socket, rotation: KeyRotation::default() })
+    }
+}
+
+/// The configuration that the unit of systemd names.
+const USUAL_CONFIGURATION: &str = "/etc/timeball/timeball.toml";
+
+/// What a server on this host is to be like.
+pub(super) struct Configured {
+    pub(super) settings: Settings,
+    /// Where that stands; none if it is what `timeball serve` takes without a configuration.
+    pub(super) file: Option<PathBuf>,
+}
+
+/// Why that is not known.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConfiguredError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Embedded(#[from] serve::Error),
+}
+
+/// By `config`, or by the usual file if there is one.
+pub(super) fn configured(config: Option<&Path>) -> Result<Configured, ConfiguredError> {
+    let usual = Path::new(USUAL_CONFIGURATION);
+    match config.or_else(|| usual.exists().then_some(usual)) {
+        Some(file) => Ok(Configured { settings: file::read(file)?, file: Some(file.to_owned()) }),
+        None => Ok(Configured { settings: embedded_settings(&[])?, file: None }),
     }
 }

@@ -17,12 +17,15 @@ use crate::aead::NonceGenerator;
 use crate::certificate::describe::{Description, describe};
 use crate::certificate::{MakeError, WriteError, self_signed};
 use crate::clock::source::{self, Source};
+use crate::config::access::{AccessError, AccessSettings};
 use crate::config::checked::{
-    ControlSettings, KeSettings, KeyRotation, PairFiles, Sandbox, Settings, UnavailableCpu,
-    WorkerSettings,
+    ControlSettings, KeSettings, KeyRotation, PairFiles, Profile, Sandbox, Settings,
+    UnavailableCpu, WorkerSettings,
 };
 use crate::config::clock::{ChronydAddress, ClockSettings};
 use crate::config::file::{self, FileError};
+use crate::config::log::LogSettings;
+use crate::config::rate_limit;
 use crate::ke::tls::PairError;
 use crate::limits::{
     CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, EMBEDDED_OBSERVE_PORT,
@@ -33,6 +36,8 @@ use crate::process::certificates::Certificates;
 use crate::process::chronyd_socket::ChronydSocket;
 use crate::process::control::{Control, ControlError};
 use crate::process::key_keeper::{KeeperError, KeyKeeper};
+use crate::process::leap_file::LeapFile;
+use crate::process::log_files::{LogError, LogFiles};
 use crate::process::pages::Pages;
 use crate::process::sandbox::{Confinement, SandboxError};
 use crate::process::service_manager;
@@ -55,7 +60,7 @@ pub(super) struct ServeArguments {
 
 /// Why `timeball serve` failed.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(super) enum Error {
     #[error(transparent)]
     Config(#[from] FileError),
     #[error(
@@ -81,6 +86,8 @@ enum Error {
     #[error("cannot make the pages that processes share: {0}; allow memfd_create and mmap")]
     Pages(io::Error),
     #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error(transparent)]
     Certificate(#[from] PairError),
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -90,6 +97,8 @@ enum Error {
     MakeCertificate(#[from] MakeError),
     #[error(transparent)]
     WriteCertificate(#[from] WriteError),
+    #[error(transparent)]
+    Log(#[from] LogError),
     #[error(transparent)]
     Cpus(#[from] UnavailableCpu),
     #[error(transparent)]
@@ -101,7 +110,7 @@ enum Error {
 impl Error {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Cpus(_) => EXIT_USAGE,
+            Self::Config(_) | Self::Access(_) | Self::Cpus(_) => EXIT_USAGE,
             _ => EXIT_FAILURE,
         }
     }
@@ -114,9 +123,9 @@ pub(super) fn run(arguments: &ServeArguments) -> ExitCode {
     }
 }
 
-/// In this order: systemd's sockets, settings, state directory, keys, certificates, sockets, the
-/// control socket, pages, the supervisor's sandbox, roles. Nothing runs and nothing is printed
-/// before all of it is there.
+/// In this order: systemd's sockets, settings and access lists, state directory, keys,
+/// certificates, sockets, the control socket, pages, the supervisor's sandbox, roles. Nothing runs
+/// and nothing is printed before all of it is there.
 fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     // First of all: their numbers are theirs only until something else is opened.
     let activated = service_manager::activated().map_err(SocketError::Activation)?;
@@ -126,6 +135,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         Some(file) => file::read(file)?,
         None => embedded(&arguments.listen)?,
     };
+    let access = settings.access.read()?;
     make_state_directory(&settings.state_directory)?;
     let mut random = NonceGenerator::new().map_err(Error::Random)?;
     let key_random = NonceGenerator::new().map_err(Error::Random)?;
@@ -147,37 +157,32 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     warn_of_open_observer(settings.observe_listen);
     steer(&sockets, &mut random);
     let ke_processes = ke.map_or(0, |ke| ke.processes(available.len()));
-    let first =
-        certificates.as_ref().and_then(|certificates| certificates.texts().into_iter().next());
-    let chain =
-        first.and_then(|pair| describe(pair.certificate_pem.as_bytes()).ok()).unwrap_or_default();
+    let chain = first_chain(certificates.as_ref());
     let banner =
         Banner { settings: &settings, chain: &chain, cpus: &cpus, ke_processes }.to_string();
     let control = Control::open(&settings.control_socket(), settings.control.mode)?;
-    let pages = Pages::create(keys, cpus.len(), ke_processes).map_err(Error::Pages)?;
-    let responder = ResponderStart {
-        cpus,
-        port: settings.port,
-        busy_poll: settings.udp.busy_poll,
-        interleaved_entries: settings.interleaved_entries,
-    };
+    let pages = Pages::create(keys, &access, cpus.len(), ke_processes).map_err(Error::Pages)?;
+    let responder = responder(&settings, cpus);
+    let log_files = LogFiles::make(&settings.log)?;
     let confinement = Confinement::new(settings.sandbox, settings.user.as_deref())?;
-    // The control socket is removed at the end, wherever it is.
     let chronyd = chronyd_socket(&settings.clock);
-    let sockets_directory = chronyd.as_ref().map(ChronydSocket::directory);
     confinement.confine_supervisor(
         &settings.state_directory,
+        // The control socket is removed at the end, wherever it is.
         control.directory(),
-        sockets_directory,
+        chronyd.as_ref().map(ChronydSocket::directory),
+        log_files.as_ref().map(LogFiles::directory),
     )?;
-    let configuration = arguments.config.clone();
     let server = Server {
+        leap_file: leap_file(&settings.clock),
         settings,
-        configuration,
+        configuration: arguments.config.clone(),
         sockets,
         pages,
+        access,
         control,
         chronyd,
+        log_files,
         confinement,
         responder,
         certificates,
@@ -185,6 +190,24 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     };
     server.run(|| print!("{banner}"))?;
     Ok(())
+}
+
+/// The certificates that are shown to whoever asks for no name; none without key establishment.
+fn first_chain(certificates: Option<&Certificates>) -> Vec<Description> {
+    certificates
+        .and_then(|certificates| certificates.texts().into_iter().next())
+        .and_then(|pair| describe(pair.certificate_pem.as_bytes()).ok())
+        .unwrap_or_default()
+}
+
+fn responder(settings: &Settings, cpus: Vec<usize>) -> ResponderStart {
+    ResponderStart {
+        cpus,
+        port: settings.port,
+        busy_poll: settings.udp.busy_poll,
+        interleaved_entries: settings.interleaved_entries,
+        rates: settings.rates.clone(),
+    }
 }
 
 fn warn_of_lonely_polling(sockets: &Sockets, udp: &UdpOptions) {
@@ -195,6 +218,13 @@ fn warn_of_lonely_polling(sockets: &Sockets, udp: &UdpOptions) {
              capability, or set ntp.busy_poll_microseconds = 0"
         );
     }
+}
+
+/// Reads the leap-seconds file, if there is one, and says what is wrong with it.
+fn leap_file(clock: &ClockSettings) -> Option<LeapFile> {
+    let file = LeapFile::read(clock.leap_file.as_deref()?);
+    file.warn();
+    Some(file)
 }
 
 /// Where chronyd is asked over its Unix socket.
@@ -208,7 +238,7 @@ fn chronyd_socket(clock: &ClockSettings) -> Option<ChronydSocket> {
 }
 
 /// The processors that this process may run on.
-fn available_cpus() -> Vec<usize> {
+pub(super) fn available_cpus() -> Vec<usize> {
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     if cpus.is_empty() { vec![0] } else { cpus.iter().map(|cpu| cpu.id).collect() }
 }
@@ -261,19 +291,33 @@ fn make_state_directory(path: &Path) -> Result<(), Error> {
         .map_err(|source| Error::StateDirectory { path: path.to_owned(), source })
 }
 
-/// The settings without a configuration file: no privilege and no file is needed.
+/// The settings without a configuration file, and the files that they name: no privilege and no
+/// file is needed.
 fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
+    let settings = embedded_settings(listen)?;
+    make_state_directory(&settings.state_directory)?;
+    for pair in settings.ke.iter().flat_map(|ke| &ke.certificates) {
+        embedded_certificate(pair, &embedded_addresses(listen))?;
+    }
+    Ok(settings)
+}
+
+/// The settings alone.
+pub(super) fn embedded_settings(listen: &[IpAddr]) -> Result<Settings, Error> {
     let state_directory = home_state_directory().ok_or(Error::NoHome)?;
-    make_state_directory(&state_directory)?;
     let addresses = embedded_addresses(listen);
     let with_port = |port| addresses.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
-    let (certificate, key) = embedded_certificate(&state_directory, &addresses)?;
+    let certificate = state_directory.join("cert.pem");
+    let key = state_directory.join("key.pem");
     Ok(Settings {
         state_directory,
+        profile: Profile::default(),
         ntp_listen: with_port(EMBEDDED_NTP_PORT),
         udp: UdpOptions::default(),
         workers: WorkerSettings::default(),
         port: PortChoice::default(),
+        access: AccessSettings::default(),
+        rates: rate_limit::defaults(),
         interleaved_entries: INTERLEAVED_ENTRIES_DEFAULT,
         clock: ClockSettings::of(source::suggest().map_err(Error::Clock)?),
         ke: Some(KeSettings::new(
@@ -283,6 +327,7 @@ fn embedded(listen: &[IpAddr]) -> Result<Settings, Error> {
         rotation: KeyRotation::default(),
         control: ControlSettings::default(),
         observe_listen: Some((Ipv4Addr::LOCALHOST, EMBEDDED_OBSERVE_PORT).into()),
+        log: LogSettings::default(),
         sandbox: Sandbox::default(),
         user: None,
     })
@@ -309,11 +354,8 @@ fn embedded_addresses(listen: &[IpAddr]) -> Vec<IpAddr> {
 
 /// The self-signed certificate in the state directory: made when there is none, when it expires
 /// soon, or when it does not name an address that is listened on.
-fn embedded_certificate(
-    directory: &Path,
-    addresses: &[IpAddr],
-) -> Result<(PathBuf, PathBuf), Error> {
-    let (certificate, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+fn embedded_certificate(pair: &PairFiles, addresses: &[IpAddr]) -> Result<(), Error> {
+    let PairFiles { certificate, key } = pair;
     let mut names = vec!["localhost".to_owned()];
     names.extend([Ipv4Addr::LOCALHOST.to_string(), Ipv6Addr::LOCALHOST.to_string()]);
     names.extend(addresses.iter().filter(|ip| !ip.is_unspecified()).map(IpAddr::to_string));
@@ -327,13 +369,13 @@ fn embedded_certificate(
         found.not_after > now + Duration::days(1)
             && names.iter().all(|name| found.names.contains(name))
     };
-    let kept = fs::read(&certificate).ok().and_then(|pem| describe(&pem).ok());
+    let kept = fs::read(certificate).ok().and_then(|pem| describe(&pem).ok());
     let keep = key.exists() && kept.is_some_and(|chain| chain.first().is_some_and(good));
     if !keep {
         let validity = Duration::days(CERTIFICATE_VALIDITY_DAYS.into());
-        self_signed(&names, validity, now)?.write(&certificate, &key, true)?;
+        self_signed(&names, validity, now)?.write(certificate, key, true)?;
     }
-    Ok((certificate, key))
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Addresses in the configuration.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
 use toml::Spanned;
 
 use super::raw::ConfigError;
@@ -45,6 +46,37 @@ pub fn parse_address(text: &str, default_port: u16) -> Option<SocketAddr> {
         let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
         Some(SocketAddr::new(bare.parse().ok()?, default_port))
     })
+}
+
+/// The networks of a list, `networks_max` at the most.
+pub(super) fn networks(
+    text: &str,
+    list: &Spanned<Vec<Spanned<String>>>,
+    name: &str,
+    networks_max: usize,
+) -> Result<Vec<IpNet>, ConfigError> {
+    if list.get_ref().len() > networks_max {
+        let what = format!("{name} takes {networks_max} networks");
+        return Err(ConfigError::at(text, list, what));
+    }
+    let networks = list.get_ref().iter().map(|item| {
+        parse_network(item.get_ref()).ok_or_else(|| {
+            let written = item.get_ref();
+            let what = format!("\"{written}\" is no network; write \"192.0.2.0/24\" or \"::1\"");
+            ConfigError::at(text, item, what)
+        })
+    });
+    networks.collect()
+}
+
+/// A network, or an address that is one by itself.
+pub fn parse_network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| Some(text.parse::<IpAddr>().ok()?.into()))
+}
+
+/// The loopback networks: nobody else's packets come from there.
+pub(super) fn this_host() -> Vec<IpNet> {
+    ["127.0.0.0/8", "::1/128"].map(|network| network.parse().expect("a network")).into()
 }
 
 /// All addresses of this host.

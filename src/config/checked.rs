@@ -8,11 +8,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::access::{self, AccessSettings};
 use super::address::{address, addresses, wildcards};
 use super::clock::{self, ClockSettings};
 pub use super::ke::{KeSettings, PairFiles};
-use super::raw::{self, ConfigError, Profile, Raw};
-use super::{cpus, interleaved, ke};
+use super::log::{self, LogSettings};
+pub use super::raw::Profile;
+use super::raw::{self, ConfigError, Raw};
+use super::{cpus, interleaved, ke, rate_limit};
+use crate::engine::rate::RateLimits;
 use crate::limits::{
     BUSY_POLL_APPLIANCE, BUSY_POLL_MICROSECONDS, CONTROL_MODE_DEFAULT, KEY_ROTATION,
     KEY_ROTATION_DEFAULT, NTP_PORT, OBSERVE_PORT, SOCKET_BUFFER_BYTES, WORKERS_MAX,
@@ -25,6 +29,8 @@ use crate::sys::socket::UdpOptions;
 pub struct Settings {
     /// Where master keys are kept.
     pub state_directory: PathBuf,
+    /// What the machine is for.
+    pub profile: Profile,
     /// UDP addresses, at least one.
     pub ntp_listen: Vec<SocketAddr>,
     /// How their sockets are.
@@ -33,6 +39,10 @@ pub struct Settings {
     pub workers: WorkerSettings,
     /// How datagrams come and go.
     pub port: PortChoice,
+    /// Who is answered.
+    pub access: AccessSettings,
+    /// How often.
+    pub rates: RateLimits,
     /// Pairs of timestamps that each worker keeps for interleaved mode; 0 switches it off.
     pub interleaved_entries: usize,
     /// Where the time comes from.
@@ -45,6 +55,8 @@ pub struct Settings {
     pub control: ControlSettings,
     /// TCP address of the status page and the metrics; none unless asked for.
     pub observe_listen: Option<SocketAddr>,
+    /// What is logged.
+    pub log: LogSettings,
     /// How the processes are confined.
     pub sandbox: Sandbox,
     /// Whom the roles run as when timeball is started as root, a name or a number.
@@ -160,19 +172,25 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         let what = "all addresses must have the same port: key establishment names one".to_owned();
         return Err(ConfigError::at(text, list, what));
     }
-    let clock = clock::check(text, &raw.clock, &ntp_listen)?;
+    let clock = clock::check(text, &raw.clock, &raw.leap, &ntp_listen)?;
+    let log = log::check(text, &raw.log, &clock)?;
+    let profile = raw.profile.unwrap_or_default();
     Ok(Settings {
         state_directory: raw.state_directory.clone().unwrap_or_else(|| "/var/lib/timeball".into()),
+        profile,
         ntp_listen,
-        udp: udp(text, &raw.ntp, raw.profile.unwrap_or_default())?,
+        udp: udp(text, &raw.ntp, profile)?,
         workers: workers(text, &raw.ntp)?,
         port: raw.ntp.port.unwrap_or_default(),
+        access: access::check(text, &raw.access)?,
+        rates: rate_limit::check(text, &raw.rate_limit)?,
         interleaved_entries: interleaved::entries(text, &raw.interleaved)?,
         clock,
         ke: ke::check(text, &raw.ke)?,
         rotation: rotation(text, &raw.keys)?,
         control: control(text, &raw.control)?,
         observe_listen: observe_listen(text, &raw.observe)?,
+        log,
         sandbox: raw.sandbox.map_or(Sandbox::Available, raw::RawSandbox::checked),
         user: raw.user,
     })

@@ -1,24 +1,24 @@
 //! Section `ke`: key establishment.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use ipnet::IpNet;
 use toml::Spanned;
 
-use super::address::{addresses, wildcards};
+use super::address::{addresses, networks, this_host, wildcards};
 use super::checked::in_range;
 use super::raw::{ConfigError, RawKe};
 use crate::aead::Algorithm;
 use crate::ke::admission::PrefixLimits;
 use crate::ke::negotiate::NtpServer;
+use crate::limits::clients::UNLIMITED_NETWORKS_MAX;
 use crate::limits::{
     CERTIFICATE_PAIRS_MAX, KE_ALGORITHMS, KE_CONNECTIONS_DEFAULT, KE_CONNECTIONS_MAX,
     KE_PREFIX_CONNECTIONS_DEFAULT, KE_PREFIX_HANDSHAKES_PER_SECOND,
     KE_PREFIX_HANDSHAKES_PER_SECOND_DEFAULT, KE_PROCESSES_DEFAULT_MAX, KE_PROCESSES_MAX,
-    KE_TIMEOUT_DEFAULT, KE_TIMEOUT_SECONDS, KE_UNLIMITED_NETWORKS_MAX, NTS_KE_PORT,
+    KE_TIMEOUT_DEFAULT, KE_TIMEOUT_SECONDS, NTS_KE_PORT,
 };
 
 /// Key establishment.
@@ -88,11 +88,6 @@ fn aeads_default() -> Aeads {
     [Algorithm::AesSivCmac256, Algorithm::Aes128GcmSiv].into_iter().collect()
 }
 
-/// The loopback networks: nobody else's packets come from there.
-fn this_host() -> Vec<IpNet> {
-    ["127.0.0.0/8", "::1/128"].map(|network| network.parse().expect("a network")).into()
-}
-
 /// None without a certificate.
 pub(super) fn check(text: &str, raw: &RawKe) -> Result<Option<KeSettings>, ConfigError> {
     let certificates = certificates(text, raw)?;
@@ -146,24 +141,9 @@ fn prefix(text: &str, raw: &RawKe, limits: &mut PrefixLimits) -> Result<(), Conf
         };
     }
     if let Some(list) = &raw.unlimited_clients {
-        if list.get_ref().len() > KE_UNLIMITED_NETWORKS_MAX {
-            let what = format!("unlimited_clients takes {KE_UNLIMITED_NETWORKS_MAX} networks");
-            return Err(ConfigError::at(text, list, what));
-        }
-        let networks = list.get_ref().iter().map(|item| network(text, item));
-        limits.unlimited = networks.collect::<Result<_, _>>()?;
+        limits.unlimited = networks(text, list, "unlimited_clients", UNLIMITED_NETWORKS_MAX)?;
     }
     Ok(())
-}
-
-/// A network, or an address that is one by itself.
-fn network(text: &str, item: &Spanned<String>) -> Result<IpNet, ConfigError> {
-    let written = item.get_ref();
-    let network = written.parse().ok();
-    network.or_else(|| Some(written.parse::<IpAddr>().ok()?.into())).ok_or_else(|| {
-        let what = format!("\"{written}\" is no network; write \"192.0.2.0/24\" or \"::1\"");
-        ConfigError::at(text, item, what)
-    })
 }
 
 fn aeads(text: &str, list: &Spanned<Vec<Spanned<i64>>>) -> Result<Aeads, ConfigError> {

@@ -153,6 +153,104 @@ pub const KEYS: &[Key] = &[
         ],
     },
     Key {
+        section: "access",
+        name: "allow",
+        sample: "[\"0.0.0.0/0\", \"::/0\"]",
+        is_default: true,
+        help: &[
+            "Networks that are answered, by NTP and key establishment. Of all networks that a",
+            "client's address lies in the longest prefix decides; if there is none, it is denied.",
+            "Who is denied is met with silence, and over TCP with a reset.",
+        ],
+    },
+    Key {
+        section: "access",
+        name: "deny",
+        sample: "[\"192.0.2.0/24\", \"2001:db8::/32\"]",
+        is_default: false,
+        help: &["Networks that are not answered. Default: none."],
+    },
+    Key {
+        section: "access",
+        name: "allow_file",
+        sample: "\"/etc/timeball/allow\"",
+        is_default: false,
+        help: &[
+            "A file of more networks that are answered: one in each line, comments behind # or ;.",
+            "Files are read at the start and at each reload. Default: none.",
+        ],
+    },
+    Key {
+        section: "access",
+        name: "deny_file",
+        sample: "\"/etc/timeball/deny\"",
+        is_default: false,
+        help: &["The same of networks that are not answered."],
+    },
+    Key {
+        section: "rate_limit",
+        name: "requests_per_second",
+        sample: "64.0",
+        is_default: true,
+        help: &[
+            "How often an IPv4 address or IPv6 /64 has an answer to plain NTP in the long run,",
+            "from each worker; after a pause with what comes in two seconds at once. An IPv4 /24",
+            "or an IPv6 /48 may have 16 times as much, an IPv6 /56 4 times. 0.0 for no limit, here",
+            "and below.",
+        ],
+    },
+    Key {
+        section: "rate_limit",
+        name: "nts_requests_per_second",
+        sample: "64.0",
+        is_default: true,
+        help: &["The same for authentic NTS requests. Others, forged ones too, do not count here."],
+    },
+    Key {
+        section: "rate_limit",
+        name: "naks_per_second",
+        sample: "4.0",
+        is_default: true,
+        help: &["The same for NTS NAKs, which tell a client that its cookies are no good."],
+    },
+    Key {
+        section: "rate_limit",
+        name: "cookie_uses_per_second",
+        sample: "0.5",
+        is_default: true,
+        help: &[
+            "How often one cookie brings an answer, wherever it comes from; eight times at once.",
+            "It is for those who repeat the request of somebody else.",
+        ],
+    },
+    Key {
+        section: "rate_limit",
+        name: "leak",
+        sample: "16",
+        is_default: true,
+        help: &[
+            "One in so many requests beyond a limit is answered all the same, by chance, 1 to",
+            "1024: for clients whose address somebody else puts on his requests.",
+        ],
+    },
+    Key {
+        section: "rate_limit",
+        name: "kiss",
+        sample: "false",
+        is_default: true,
+        help: &[
+            "Whether a client beyond a limit is told so (kiss code RATE), once a second at the",
+            "most; with NTS such a kiss is authenticated. Else it is met with silence.",
+        ],
+    },
+    Key {
+        section: "rate_limit",
+        name: "unlimited_clients",
+        sample: "[\"127.0.0.0/8\", \"::1\"]",
+        is_default: true,
+        help: &["Networks and addresses without these limits, at most 64: this host by default."],
+    },
+    Key {
         section: "interleaved",
         name: "entries",
         sample: "16384",
@@ -216,6 +314,29 @@ pub const KEYS: &[Key] = &[
             "How long the last word of a source that falls silent is good for, \"2 s\" to",
             "\"7 days\", or seconds. The error bound that clients are told grows meanwhile; then",
             "they are told leap 3 and stratum 0, until the source speaks again.",
+        ],
+    },
+    Key {
+        section: "clock",
+        name: "leap_file",
+        sample: "\"/usr/share/zoneinfo/leap-seconds.list\"",
+        is_default: false,
+        help: &[
+            "List of leap seconds, as IERS and NIST publish it and tzdata brings it: a leap second",
+            "is announced on its day although the source does not. What the source announces is",
+            "told in any case. A file that is damaged or has expired announces nothing; the status",
+            "says so. It is read again when it changes. Default: none.",
+        ],
+    },
+    Key {
+        section: "leap",
+        name: "smear",
+        sample: "\"off\"",
+        is_default: true,
+        help: &[
+            "\"linear\": leap seconds of clock.leap_file are not announced but spread evenly over",
+            "the 24 hours from noon to noon of UTC around them, as Google and AWS do. Clients must",
+            "not ask servers that do not smear besides. Refused while the source smears by itself.",
         ],
     },
     Key {
@@ -382,6 +503,46 @@ pub const KEYS: &[Key] = &[
         help: &[
             "Permissions of that socket: \"0660\" lets its group use it too. Whoever may use it",
             "can reload the configuration and rotate keys.",
+        ],
+    },
+    Key {
+        section: "log",
+        name: "directory",
+        sample: "\"/var/log/timeball\"",
+        is_default: true,
+        help: &[
+            "Where logs are written, if any is switched on. `timeball reload` and SIGHUP open them",
+            "anew, which is what logrotate has to do after it has moved them.",
+        ],
+    },
+    Key {
+        section: "log",
+        name: "tracking",
+        sample: "false",
+        is_default: true,
+        help: &[
+            "Write tracking.log, in chrony's columns: a line for each correction of the clock that",
+            "the followed daemon tells of, one a second at the most.",
+        ],
+    },
+    Key {
+        section: "log",
+        name: "measurements",
+        sample: "false",
+        is_default: true,
+        help: &[
+            "Write measurements.log, in chrony's columns: a line for each NTP reply of the",
+            "followed daemon (clock.follow), one a second; some 12 MB a day.",
+        ],
+    },
+    Key {
+        section: "log",
+        name: "statistics",
+        sample: "false",
+        is_default: true,
+        help: &[
+            "Write statistics.log, in chrony's columns: a line for each 60 of these replies, with",
+            "their offset, its rate and how far they scatter.",
         ],
     },
     Key {

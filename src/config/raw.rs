@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::checked::Sandbox;
 use super::keys;
+use crate::clock::leap::Smear;
 use crate::clock::source::Source;
 use crate::net::PortChoice;
 
@@ -20,11 +21,15 @@ pub struct Raw {
     pub(super) user: Option<String>,
     pub(super) profile: Option<Profile>,
     pub(super) ntp: RawNtp,
+    pub(super) access: RawAccess,
+    pub(super) rate_limit: RawRateLimit,
     pub(super) interleaved: RawInterleaved,
     pub(super) clock: RawClock,
+    pub(super) leap: RawLeap,
     pub(super) ke: RawKe,
     pub(super) keys: RawKeys,
     pub(super) control: RawControl,
+    pub(super) log: RawLog,
     pub(super) observe: RawObserve,
 }
 
@@ -60,6 +65,29 @@ pub(super) struct RawNtp {
     pub(super) send_buffer_bytes: Option<Spanned<i64>>,
 }
 
+/// Section `access`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawAccess {
+    pub(super) allow: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) deny: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) allow_file: Option<PathBuf>,
+    pub(super) deny_file: Option<PathBuf>,
+}
+
+/// Section `rate_limit`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawRateLimit {
+    pub(super) requests_per_second: Option<Spanned<f64>>,
+    pub(super) nts_requests_per_second: Option<Spanned<f64>>,
+    pub(super) naks_per_second: Option<Spanned<f64>>,
+    pub(super) cookie_uses_per_second: Option<Spanned<f64>>,
+    pub(super) leak: Option<Spanned<i64>>,
+    pub(super) kiss: Option<bool>,
+    pub(super) unlimited_clients: Option<Spanned<Vec<Spanned<String>>>>,
+}
+
 /// Section `interleaved`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -70,9 +98,11 @@ pub(super) struct RawInterleaved {
 /// What the machine is for: it sets the defaults of other keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Profile {
+pub enum Profile {
+    /// Other programs run there too.
     #[default]
     Shared,
+    /// Time alone.
     Appliance,
 }
 
@@ -85,6 +115,14 @@ pub(super) struct RawClock {
     pub(super) holdover: Option<Spanned<Interval>>,
     pub(super) follow: Option<Spanned<String>>,
     pub(super) chronyd: Option<Spanned<String>>,
+    pub(super) leap_file: Option<PathBuf>,
+}
+
+/// Section `leap`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawLeap {
+    pub(super) smear: Option<Spanned<Smear>>,
 }
 
 /// Section `ke`.
@@ -128,6 +166,16 @@ pub(super) struct RawKeys {
 pub(super) struct RawControl {
     pub(super) socket: Option<PathBuf>,
     pub(super) mode: Option<Spanned<String>>,
+}
+
+/// Section `log`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawLog {
+    pub(super) directory: Option<PathBuf>,
+    pub(super) tracking: Option<Spanned<bool>>,
+    pub(super) measurements: Option<Spanned<bool>>,
+    pub(super) statistics: Option<Spanned<bool>>,
 }
 
 /// Section `observe`.
@@ -174,7 +222,7 @@ impl ConfigError {
         Self { line: before.matches('\n').count() + 1, what }
     }
 
-    fn from_toml(text: &str, error: &toml::de::Error) -> Self {
+    pub(super) fn from_toml(text: &str, error: &toml::de::Error) -> Self {
         let offset = error.span().map_or(0, |span| span.start);
         Self::at_offset(text, offset, error.message().replace('\n', "; "))
     }

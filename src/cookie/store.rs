@@ -152,20 +152,31 @@ impl KeyFile {
     /// Takes the right to write it, without waiting.
     pub fn lock(&self) -> Result<WriteLock, StoreError> {
         let write = |source| StoreError::Write { path: self.path.clone(), source };
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            // Whoever can open it can lock it.
-            .mode(0o600)
-            .open(self.directory.join(LOCK_NAME))
-            .map_err(write)?;
+        let file = self.lock_file().map_err(write)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(WriteLock { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 Err(StoreError::Locked { directory: self.directory.clone() })
             }
             Err(error) => Err(write(error.into())),
+        }
+    }
+
+    /// The file that is locked. Only one that is made here is given away: another may be a link to
+    /// a file that is root's.
+    fn lock_file(&self) -> io::Result<File> {
+        let path = self.directory.join(LOCK_NAME);
+        // Whoever can open it can lock it.
+        let made = File::options().write(true).create_new(true).mode(0o600).open(&path);
+        match made {
+            Ok(file) => {
+                file::give_to_owner_of(&self.directory, &file)?;
+                Ok(file)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                File::options().write(true).open(&path)
+            }
+            Err(error) => Err(error),
         }
     }
 

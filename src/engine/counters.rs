@@ -15,6 +15,9 @@ pub struct Counters {
     /// Replies in interleaved mode (RFC 9769), which are among those that were answered plain or
     /// with NTS.
     pub answered_interleaved: u64,
+    /// Requests beyond a rate limit that were answered all the same, which are among those that
+    /// were answered or refused.
+    pub rate_leaked: u64,
 }
 
 impl Counters {
@@ -24,7 +27,9 @@ impl Counters {
         cookies_opened: usize,
         renewed: &Lanes<Renewed>,
         interleaved: usize,
+        leaked: u64,
     ) {
+        self.rate_leaked += leaked;
         self.answered_interleaved += interleaved as u64;
         for verdict in verdicts {
             self.outcomes[verdict.outcome as usize] += 1;
@@ -36,8 +41,8 @@ impl Counters {
     }
 
     /// Names of all counters, in the order of [`Counters::values`].
-    pub const NAMES: [&'static str; Outcome::ALL.len() + 3] = {
-        let mut names = [""; Outcome::ALL.len() + 3];
+    pub const NAMES: [&'static str; Outcome::ALL.len() + 4] = {
+        let mut names = [""; Outcome::ALL.len() + 4];
         let mut place = 0;
         while place < Outcome::ALL.len() {
             names[place] = Outcome::ALL[place].name();
@@ -46,12 +51,16 @@ impl Counters {
         names[place] = "cookies_opened";
         names[place + 1] = "cookies_issued";
         names[place + 2] = "answered_interleaved";
+        names[place + 3] = "rate_leaked";
         names
     };
 
     /// The totals.
     pub fn values(&self) -> impl Iterator<Item = u64> {
-        let more = [self.cookies_opened, self.cookies_issued, self.answered_interleaved];
+        // Every field by its name: a new one cannot be forgotten here.
+        let Self { outcomes: _, cookies_opened, cookies_issued, answered_interleaved, rate_leaked } =
+            *self;
+        let more = [cookies_opened, cookies_issued, answered_interleaved, rate_leaked];
         self.outcomes.iter().copied().chain(more)
     }
 

@@ -1,31 +1,40 @@
 //! The packet core: a batch of requests becomes a batch of replies, without I/O.
 //!
-//! [`Engine::answer`] runs six stages, one file each, in the order in which a packet meets them:
+//! [`Engine::answer`] runs seven stages, one file each, in the order in which a packet meets them:
 //!
-//! 1. `parse`: classify each datagram and record where its parts lie; copy nothing.
-//! 2. `unlock`: find the master keys and open all cookies together.
-//! 3. `verify`: check all authenticators together.
-//! 4. `renew`: make all fresh cookies together, in place.
-//! 5. `stamp`: read the clock as late as possible and write the headers, with the time at which
+//! 1. `admit`: drop what comes from addresses that have no access; read nothing of it.
+//! 2. `parse`: classify each datagram and record where its parts lie; copy nothing.
+//! 3. `unlock`: find the master keys and open all cookies together.
+//! 4. `verify`: check all authenticators together.
+//! 5. `renew`: make all fresh cookies together, in place.
+//! 6. `stamp`: read the clock as late as possible and write the headers, with the time at which
 //!    each reply will leave, or for clients in interleaved mode, the one before has left.
-//! 6. `seal`: encrypt and authenticate all replies together.
+//! 7. `seal`: encrypt and authenticate all replies together.
+//!
+//! Between them stand the limits (`rate`): for plain requests behind `parse`, for all others behind
+//! `verify`.
 //!
 //! Time, keys and randomness are arguments. A reply is written over its request and is never
 //! longer: the only bytes a stage can reach are those that arrived. What a stage has proved is a
 //! type (`parse::Parsed`, `unlock::Unlocked`, `verify::Verified`) that only this stage can
 //! make, so no reply is sealed for a request that was not verified.
 
+mod admit;
 pub mod batch;
 pub mod counters;
 mod departure;
 mod interleaved;
 pub mod outcome;
 mod parse;
+pub mod rate;
 mod renew;
 mod seal;
 mod stamp;
+pub mod terms;
 mod unlock;
 mod verify;
+
+use std::sync::Arc;
 
 use zeroize::Zeroize as _;
 
@@ -34,19 +43,26 @@ use crate::clock::Clock;
 use crate::cookie::format::ClientKeys;
 use crate::cookie::ring::KeyRing;
 use crate::limits::BATCH_DATAGRAMS;
+use crate::networks::NetworkSet;
 use crate::wire::timestamp::NtpTimestamp;
 use batch::{Datagram, Lanes, Ticket, Verdict, Verdicts};
 use counters::Counters;
 use departure::Departures;
 use interleaved::Pairs;
 use parse::Parsed;
+use rate::Limiter;
 use renew::Renewed;
+use terms::Terms;
 use unlock::Unlocked;
 use verify::Verified;
 
 /// Answers batches. Owns the scratch space of the stages and the counters; allocates nothing
 /// after [`Engine::new`].
 pub struct Engine {
+    /// None if everybody has access.
+    access: Option<Arc<NetworkSet>>,
+    /// None without rate limits.
+    limiter: Option<Limiter>,
     crypto: Crypto,
     stages: Box<Stages>,
     departures: Departures,
@@ -71,9 +87,12 @@ struct Stages {
 }
 
 impl Engine {
-    /// An engine that uses `aead` for all its cryptography, without interleaved mode.
+    /// An engine that uses `aead` for all its cryptography, without interleaved mode, and answers
+    /// everybody.
     pub fn new(aead: Aead) -> Self {
         Self {
+            access: None,
+            limiter: None,
             crypto: Crypto {
                 aead,
                 client_keys: Box::new([const { ClientKeys::empty() }; BATCH_DATAGRAMS]),
@@ -90,6 +109,22 @@ impl Engine {
     #[must_use]
     pub fn with_interleaved(self, entries: usize, secret: [u64; 2]) -> Self {
         Self { pairs: Pairs::new(entries, secret), ..self }
+    }
+
+    /// With room for rate limits, which hold when terms are adopted that have some: 768 KiB.
+    /// `secret` is to be random.
+    #[must_use]
+    pub fn with_rate_limits(self, secret: [u64; 2]) -> Self {
+        Self { limiter: Some(Limiter::new(secret)), ..self }
+    }
+
+    /// Lets these terms hold from the next batch on. Allocates if clients are exempt from limits.
+    pub fn adopt(&mut self, terms: &Terms) {
+        let Terms { access, rates } = terms;
+        self.access = (!access.is_everybody()).then(|| Arc::clone(access));
+        if let Some(limiter) = &mut self.limiter {
+            limiter.adopt(rates);
+        }
     }
 
     /// Answers the first [`BATCH_DATAGRAMS`] datagrams of `batch` in place and returns what has
@@ -115,15 +150,27 @@ impl Engine {
     ) -> Verdicts {
         let (batch, _) = batch.split_at_mut(batch.len().min(BATCH_DATAGRAMS));
         let mut verdicts: Verdicts = batch.iter().map(|_| Verdict::default()).collect();
-        let Self { crypto, stages, departures, pairs, counters } = self;
+        let Self { access, limiter, crypto, stages, departures, pairs, counters } = self;
         let Stages { parsed, unlocked, verified, renewed } = &mut **stages;
 
+        if let Some(access) = access {
+            admit::admit(batch, access, &mut verdicts);
+        }
+        observer.done(Stage::Admit);
         parse::parse(batch, &mut verdicts, parsed);
+        let mut limiter = limiter.as_mut().filter(|limiter| limiter.is_on());
+        if let Some(limiter) = &mut limiter {
+            limiter.begin(clock);
+            limiter.plain(batch, nonces, &mut verdicts);
+        }
         observer.done(Stage::Parse);
         unlock::unlock(parsed, batch, keys, crypto, &mut verdicts, unlocked);
         let cookies_opened = unlocked.len();
         observer.done(Stage::Unlock);
         verify::verify(parsed, unlocked, batch, crypto, &mut verdicts, verified);
+        if let Some(limiter) = &mut limiter {
+            limiter.nts(batch, nonces, &mut verdicts, verified);
+        }
         observer.done(Stage::Verify);
         renew::renew(verified, batch, keys, nonces, crypto, &mut verdicts, renewed);
         observer.done(Stage::Renew);
@@ -132,7 +179,8 @@ impl Engine {
         seal::seal(renewed, batch, crypto);
         observer.done(Stage::Seal);
 
-        counters.count(&verdicts, cookies_opened, renewed, interleaved);
+        let leaked = limiter.map_or(0, |limiter| limiter.take_leaked());
+        counters.count(&verdicts, cookies_opened, renewed, interleaved, leaked);
         verdicts
     }
 
@@ -166,6 +214,7 @@ impl Engine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the module says what each stage does")]
 pub enum Stage {
+    Admit,
     Parse,
     Unlock,
     Verify,

@@ -32,6 +32,20 @@ outcomes! {
     AnsweredNts = "answered_nts",
     /// An NTS request could not be authenticated and was told so (NTS NAK).
     NtsNak = "nts_nak",
+    /// A plain request beyond its client's limit was told so (kiss code RATE).
+    KissRate = "kiss_rate",
+    /// The same of an authentic request; the kiss is authenticated.
+    KissRateNts = "kiss_rate_nts",
+    /// From an address that is not answered (`access`).
+    DroppedDenied = "dropped_denied",
+    /// A plain request beyond its client's limit.
+    DroppedRate = "dropped_rate",
+    /// An authentic request beyond its client's limit.
+    DroppedRateNts = "dropped_rate_nts",
+    /// An authentic request whose cookie was used too often.
+    DroppedReplay = "dropped_replay",
+    /// A request that could not be authenticated, of a client that had enough NTS NAKs.
+    DroppedRateNak = "dropped_rate_nak",
     /// Longer than the receive buffer.
     DroppedTruncated = "dropped_truncated",
     /// Shorter than a header, or no multiple of four bytes.

@@ -1,4 +1,4 @@
-//! Stage 1, parse: classify each datagram and record where its parts lie.
+//! Stage 2, parse: classify each datagram and record where its parts lie.
 
 use super::batch::{Datagram, InBatch, Lanes, Verdict, Verdicts};
 use super::outcome::Outcome;
@@ -27,7 +27,7 @@ impl InBatch for Parsed {
     }
 }
 
-/// Decides every datagram that is no NTS request, and finds those that are.
+/// Decides every datagram that was admitted and is no NTS request, and finds those that are one.
 pub(super) fn parse(
     batch: &mut [Datagram<'_>],
     verdicts: &mut Verdicts,
@@ -35,6 +35,9 @@ pub(super) fn parse(
 ) {
     parsed.clear();
     for (place, (datagram, verdict)) in batch.iter_mut().zip(verdicts).enumerate() {
+        if verdict.outcome != Outcome::Undecided {
+            continue;
+        }
         match classify(datagram) {
             Class::Decided(decision) => *verdict = decision,
             Class::UniqueIdentifierOnly(identifier) => {

@@ -1,4 +1,4 @@
-//! Stage 4, renew: lay the replies out and make all fresh cookies together, in place.
+//! Stage 5, renew: lay the replies out and make all fresh cookies together, in place.
 
 use arrayvec::ArrayVec;
 
@@ -66,7 +66,8 @@ pub(super) fn renew(
         let place = request.place();
         let bytes = &mut *datagram.bytes;
         let reply = plan(request, bytes.len(), master.algorithm());
-        verdicts[place] = Verdict::reply(Outcome::AnsweredNts, reply.authenticator.end);
+        let outcome = if request.is_kissed() { Outcome::KissRateNts } else { Outcome::AnsweredNts };
+        verdicts[place] = Verdict::reply(outcome, reply.authenticator.end);
         move_identifier(bytes, request.fields().unique_identifier);
         reply.authenticator.put_frame(bytes);
         nonces.fill(&mut bytes[reply.authenticator.nonce.range()]);

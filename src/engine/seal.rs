@@ -1,4 +1,4 @@
-//! Stage 6, seal: encrypt and authenticate all replies together.
+//! Stage 7, seal: encrypt and authenticate all replies together.
 
 use arrayvec::ArrayVec;
 

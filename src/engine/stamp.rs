@@ -1,4 +1,4 @@
-//! Stage 5, stamp: read the clock as late as possible and write the headers of all replies.
+//! Stage 6, stamp: read the clock as late as possible and write the headers of all replies.
 
 use super::batch::{Datagram, Verdicts};
 use super::departure::Departures;
@@ -38,10 +38,10 @@ pub(super) fn stamp<C: Clock>(
         };
         let Some(request) = Header::parse(header_bytes) else { continue };
         let arrival = datagram.arrival.plus(correction);
-        let is_nak = verdict.outcome == Outcome::NtsNak;
+        let kiss_code = kiss_code(verdict.outcome);
         let mut times = Timestamps::basic(&request, arrival, departure);
         if pairs.concern(&request)
-            && !is_nak
+            && kiss_code.is_none()
             && *can_use_pairs.get_or_insert_with(|| pairs.follow(now, clock))
         {
             let asked = Timestamps::of(&request);
@@ -65,8 +65,8 @@ pub(super) fn stamp<C: Clock>(
             receive_timestamp: times.receive,
             transmit_timestamp: times.transmit,
         };
-        if is_nak {
-            kiss(&mut reply, ReferenceId::KISS_NTSN);
+        if let Some(code) = kiss_code {
+            kiss(&mut reply, code);
         }
         *header_bytes = reply.emit();
     }
@@ -77,6 +77,15 @@ fn reply_mode(request: Mode) -> Mode {
     match request {
         Mode::SymmetricActive => Mode::SymmetricPassive,
         _ => Mode::Server,
+    }
+}
+
+/// The code of a reply that is a kiss-o'-death.
+fn kiss_code(outcome: Outcome) -> Option<ReferenceId> {
+    match outcome {
+        Outcome::NtsNak => Some(ReferenceId::KISS_NTSN),
+        Outcome::KissRate | Outcome::KissRateNts => Some(ReferenceId::KISS_RATE),
+        _ => None,
     }
 }
 

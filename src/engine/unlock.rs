@@ -1,4 +1,4 @@
-//! Stage 2, unlock: find the master keys and open all cookies together.
+//! Stage 3, unlock: find the master keys and open all cookies together.
 
 use arrayvec::ArrayVec;
 

@@ -1,4 +1,4 @@
-//! Stage 3, verify: check all authenticators together.
+//! Stage 4, verify: check all authenticators together.
 
 use arrayvec::ArrayVec;
 
@@ -17,6 +17,7 @@ use crate::wire::nts::{NtsFields, encrypted_placeholders};
 pub(super) struct Verified {
     request: Unlocked,
     cookies_wanted: usize,
+    is_kissed: bool,
 }
 
 impl Verified {
@@ -27,6 +28,16 @@ impl Verified {
     /// The client's AEAD.
     pub(super) fn algorithm(&self) -> Algorithm {
         self.request.algorithm()
+    }
+
+    /// Makes its reply a kiss: its client has asked too often.
+    pub(super) fn kiss(&mut self) {
+        self.is_kissed = true;
+    }
+
+    /// Whether its reply is a kiss.
+    pub(super) fn is_kissed(&self) -> bool {
+        self.is_kissed
     }
 
     /// One for the cookie that came, one for each placeholder, 8 at most.
@@ -60,7 +71,9 @@ pub(super) fn verify(
     verified.clear();
     for request in unlocked {
         match count_cookies(request, batch[request.place()].bytes) {
-            Some(cookies_wanted) => verified.push(Verified { request: *request, cookies_wanted }),
+            Some(cookies_wanted) => {
+                verified.push(Verified { request: *request, cookies_wanted, is_kissed: false });
+            }
             None => {
                 verdicts[request.place()] = Verdict::drop(Outcome::DroppedEncryptedFields);
             }

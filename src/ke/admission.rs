@@ -1,4 +1,5 @@
-//! Who may begin a handshake: a bucket of tokens and a count of connections for each client prefix.
+//! Who may begin a handshake: those with access, and of them a bucket of tokens and a count of
+//! connections for each client prefix.
 //!
 //! A handshake costs the server much and asking for one next to nothing, so a prefix is held to its
 //! rate and its share of the connections before the first byte of TLS is read. Many addresses of
@@ -24,6 +25,7 @@ use crate::limits::{
     KE_PREFIX_BITS_IPV4, KE_PREFIX_BITS_IPV6, KE_PREFIX_BURST, KE_PREFIX_SET_BUCKETS,
     KE_PREFIX_SETS,
 };
+use crate::networks::NetworkSet;
 
 /// What one prefix may have.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -70,6 +72,8 @@ impl Prefix {
 /// Counts what each prefix has.
 #[derive(Debug)]
 pub struct Admission {
+    access: NetworkSet,
+    unlimited: NetworkSet,
     limits: PrefixLimits,
     buckets: Buckets,
     /// Prefixes with connections. No more than there are connections.
@@ -77,7 +81,8 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// For a server of up to `connections_max` connections. `hasher` has to be random.
+    /// For a server of up to `connections_max` connections, to which everybody has access. `hasher`
+    /// has to be random.
     pub fn new(
         limits: PrefixLimits,
         connections_max: usize,
@@ -85,12 +90,19 @@ impl Admission {
         hasher: RandomState,
     ) -> Self {
         let connections = HashMap::with_capacity_and_hasher(connections_max, hasher.clone());
-        Self { limits, buckets: Buckets::new(now, hasher), connections }
+        let (access, unlimited) = (NetworkSet::everybody(), set_of(&limits.unlimited));
+        Self { access, unlimited, limits, buckets: Buckets::new(now, hasher), connections }
     }
 
     /// Lets these limits hold from now on.
     pub fn adopt(&mut self, limits: PrefixLimits) {
+        self.unlimited = set_of(&limits.unlimited);
         self.limits = limits;
+    }
+
+    /// Lets nobody but these in from now on.
+    pub fn set_access(&mut self, access: NetworkSet) {
+        self.access = access;
     }
 
     /// Whether a connection from `client` may have a handshake. It is counted then, under the
@@ -100,7 +112,10 @@ impl Admission {
     /// The outcome of a connection that may not.
     pub fn enter(&mut self, client: IpAddr, now: Instant) -> Result<Option<Prefix>, Outcome> {
         let client = client.to_canonical();
-        if self.limits.unlimited.iter().any(|network| network.contains(&client)) {
+        if !self.access.contains(client) {
+            return Err(Outcome::Denied);
+        }
+        if self.unlimited.contains(client) {
             return Ok(None);
         }
         let prefix = Prefix::of(client);
@@ -128,6 +143,10 @@ impl Admission {
             }
         }
     }
+}
+
+fn set_of(networks: &[IpNet]) -> NetworkSet {
+    NetworkSet::new(networks, &[]).expect("one list contradicts nothing")
 }
 
 /// A cache line of buckets.
@@ -261,6 +280,19 @@ mod tests {
             assert_eq!(admission.enter(address("::ffff:127.9.9.9"), start), Ok(None));
         }
         assert!(admission.connections.is_empty());
+    }
+
+    #[test]
+    fn whoever_has_no_access_is_denied_and_counted_nowhere() {
+        let start = Instant::now();
+        let mut admission = admission(1.0, 1, start);
+        let networks = ["127.0.0.0/8", "2001:db8::/32"].map(|text| text.parse().unwrap());
+        admission.set_access(NetworkSet::new(&networks[1..], &networks[..1]).unwrap());
+        for client in ["127.0.0.1", "::ffff:127.0.0.1", "192.0.2.1", "2001:db9::1"] {
+            assert_eq!(admission.enter(address(client), start), Err(Outcome::Denied), "{client}");
+        }
+        assert!(admission.connections.is_empty());
+        assert!(admission.enter(address("2001:db8::1"), start).is_ok());
     }
 
     /// Ten times as many prefixes as buckets, all over their rate, and memory stays what it was:

@@ -17,6 +17,8 @@ pub(super) struct Connection {
     pub(super) state: State,
     /// What it is counted under; none when it is not.
     pub(super) prefix: Option<Prefix>,
+    /// The kernel has reported that the client will send no more.
+    pub(super) is_read_closed: bool,
     serial: u64,
 }
 
@@ -84,7 +86,8 @@ impl Connections {
         self.serial += 1;
         let serial = self.serial;
         let state = State::Active(Box::new(session));
-        self.places[place] = Some(Connection { stream, state, prefix, serial });
+        let is_read_closed = false;
+        self.places[place] = Some(Connection { stream, state, prefix, is_read_closed, serial });
         compact(&mut self.active, &self.places);
         self.active.push_back(Entry { place, serial });
         true

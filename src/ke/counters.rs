@@ -47,6 +47,8 @@ pub struct Counters {
     pub broken: u64,
     /// Dropped before an answer to make room for a newer connection.
     pub shed: u64,
+    /// Refused before its handshake: its address has no access.
+    pub denied: u64,
     /// Refused before its handshake: its prefix had come too often.
     pub prefix_rate: u64,
     /// Refused before its handshake: its prefix had too many connections.
@@ -77,13 +79,14 @@ impl Counters {
             Outcome::NoAlpn => &mut self.no_alpn,
             Outcome::Broken => &mut self.broken,
             Outcome::Shed => &mut self.shed,
+            Outcome::Denied => &mut self.denied,
             Outcome::PrefixRate => &mut self.prefix_rate,
             Outcome::PrefixConnections => &mut self.prefix_connections,
         } += 1;
     }
 
     /// Names of all counters, in the order of [`Counters::values`].
-    pub const NAMES: [&'static str; 23] = [
+    pub const NAMES: [&'static str; 24] = [
         "accepted",
         "served",
         "served_siv_256",
@@ -104,6 +107,7 @@ impl Counters {
         "no_alpn",
         "broken",
         "shed",
+        "denied",
         "prefix_rate",
         "prefix_connections",
         "accept_failed",
@@ -133,6 +137,7 @@ impl Counters {
             no_alpn,
             broken,
             shed,
+            denied,
             prefix_rate,
             prefix_connections,
             accept_failed,
@@ -158,6 +163,7 @@ impl Counters {
             no_alpn,
             broken,
             shed,
+            denied,
             prefix_rate,
             prefix_connections,
             accept_failed,

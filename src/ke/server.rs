@@ -10,7 +10,7 @@
 //! places per round trip; if instead new ones had to wait, all places per timeout would do.
 
 use std::hash::RandomState;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -31,6 +31,7 @@ use crate::limits::{
     KE_ACCEPT_PAUSE, KE_ACCEPTS_PER_TURN, KE_BACKLOG, KE_CONNECTIONS_DEFAULT, KE_EVENTS,
     KE_INPUT_BYTES_MAX, KE_LINGER, KE_READ_BYTES, KE_TIMEOUT_DEFAULT,
 };
+use crate::networks::NetworkSet;
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -171,6 +172,11 @@ impl<C: CookieSource> Server<C> {
         self.admission.adopt(prefix);
     }
 
+    /// Lets nobody but these begin a connection from now on.
+    pub fn set_access(&mut self, access: NetworkSet) {
+        self.admission.set_access(access);
+    }
+
     /// A handle to stop the server with.
     pub fn stopper(&self) -> Stopper {
         self.stopper.clone()
@@ -192,7 +198,11 @@ impl<C: CookieSource> Server<C> {
             match event.token() {
                 WAKER => {}
                 Token(token) if token >= FIRST_CONNECTION => {
-                    self.ready.push(token - FIRST_CONNECTION);
+                    let place = token - FIRST_CONNECTION;
+                    if let Some(connection) = self.connections.at(place) {
+                        connection.is_read_closed |= event.is_read_closed();
+                    }
+                    self.ready.push(place);
                 }
                 Token(token) => {
                     if let Some(listener) = self.listeners.get_mut(token - FIRST_LISTENER) {
@@ -269,11 +279,7 @@ impl<C: CookieSource> Server<C> {
         let local = local.map_or_else(|| stream.local_addr().map(|address| address.ip()), Ok);
         let token = Token(FIRST_CONNECTION + place);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        // An answer goes out in one write: there is nothing for Nagle's algorithm to gather.
-        let registered = stream
-            .set_nodelay(true)
-            .and_then(|()| self.poll.registry().register(&mut stream, token, interest));
-        match (local, registered) {
+        match (local, self.poll.registry().register(&mut stream, token, interest)) {
             (Ok(local), Ok(())) => {
                 let deadline = now + self.options.timeout;
                 self.connections.insert(stream, Session::new(local, deadline), prefix);
@@ -311,14 +317,27 @@ impl<C: CookieSource> Server<C> {
                 }
                 match input {
                     Input::Broken => self.close(place, Outcome::Broken),
-                    Input::Closed | Input::Open => self.flush(place, now),
+                    Input::Drained => self.flush(place, now),
+                    Input::Closed | Input::Rest => {
+                        self.flush(place, now);
+                        self.drain(place, now);
+                    }
                 }
             }
-            State::Lingering { drained_bytes, .. } => {
-                if !matches!(input, Input::Open) || *drained_bytes > KE_INPUT_BYTES_MAX {
+            State::Lingering { .. } => {
+                if !matches!(input, Input::Drained) {
                     self.remove(place);
                 }
             }
+        }
+    }
+
+    /// After its answer: reads what came behind the request, which is not reported again. A client
+    /// that has closed already leaves at once.
+    fn drain(&mut self, place: usize, now: Instant) {
+        let state = self.connections.at(place).map(|connection| &connection.state);
+        if matches!(state, Some(State::Lingering { .. })) {
+            self.advance(place, now);
         }
     }
 
@@ -329,7 +348,11 @@ impl<C: CookieSource> Server<C> {
             return;
         };
         while session.has_output() {
-            match session.send(stream) {
+            let sent = match session.outcome() {
+                Some(_) => session.send(&mut BeforeShutdown(SockRef::from(&*stream))),
+                None => session.send(stream),
+            };
+            match sent {
                 Ok(0) => return self.close(place, Outcome::Broken),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -345,8 +368,6 @@ impl<C: CookieSource> Server<C> {
         let _ = stream.shutdown(Shutdown::Write);
         self.counters.count(outcome);
         self.connections.linger(place, now + KE_LINGER);
-        // A client that has closed already leaves at once.
-        self.advance(place, now);
     }
 
     /// Ends the connections whose time is up.
@@ -402,6 +423,9 @@ impl Stopper {
 impl Listener {
     fn new(listener: TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
+        // An answer goes out in one write: there is nothing for Nagle's algorithm to gather.
+        // Connections inherit this from their listener.
+        SockRef::from(&listener).set_tcp_nodelay(true)?;
         let address = listener.local_addr()?.ip();
         Ok(Self {
             socket: mio::net::TcpListener::from_std(listener),
@@ -420,36 +444,63 @@ impl Listener {
     }
 }
 
+/// What a socket had to say.
 enum Input {
-    Open,
+    /// Nothing is left of it for now.
+    Drained,
+    /// More than was wanted.
+    Rest,
+    /// The end of the stream.
     Closed,
     Broken,
 }
 
-/// Reads until nothing is left. The bounds on what a session and a lingering connection take bound
-/// this too.
+/// A socket that is about to be shut down: what is written waits for the end of the stream and
+/// leaves in the same segment (send(2), `MSG_MORE`).
+struct BeforeShutdown<'a>(SockRef<'a>);
+
+impl Write for BeforeShutdown<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send_with_flags(bytes, libc::MSG_MORE)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads until nothing is left, or nothing is wanted: the bounds on what a session and a lingering
+/// connection take bound this too.
+///
+/// A read that does not fill the buffer has left nothing (epoll(7)); if the kernel had reported the
+/// end of the stream before, this is it. Both spare a system call.
 fn read_all(connection: &mut Connection, buffer: &mut [u8], services: &mut Services<'_>) -> Input {
     loop {
         let read_bytes = match connection.stream.read(buffer) {
             Ok(0) => return Input::Closed,
             Ok(read_bytes) => read_bytes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Input::Open,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Input::Drained,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => return Input::Broken,
         };
-        match &mut connection.state {
+        let is_answered = match &mut connection.state {
             State::Active(session) => {
                 session.receive(&buffer[..read_bytes], services);
-                if session.outcome().is_some() {
-                    return Input::Open;
-                }
+                session.outcome().is_some()
             }
             State::Lingering { drained_bytes, .. } => {
                 *drained_bytes += read_bytes;
                 if *drained_bytes > KE_INPUT_BYTES_MAX {
-                    return Input::Open;
+                    return Input::Rest;
                 }
+                false
             }
+        };
+        match read_bytes < buffer.len() {
+            true if connection.is_read_closed => return Input::Closed,
+            true => return Input::Drained,
+            false if is_answered => return Input::Rest,
+            false => {}
         }
     }
 }

@@ -83,6 +83,8 @@ pub enum Outcome {
     Broken,
     /// Dropped for a newer connection.
     Shed,
+    /// Not begun: its address has no access.
+    Denied,
     /// Not begun: its prefix had come too often.
     PrefixRate,
     /// Not begun: its prefix had too many connections.
@@ -93,8 +95,8 @@ enum Transport {
     /// Until the ClientHello is there.
     Hello(Box<Acceptor>),
     Tls(Box<ServerConnection>),
-    /// An alert in the clear, and nothing after it.
-    Alert(Vec<u8>),
+    /// What is left to send when the outcome is decided: an answer, or an alert in the clear.
+    Last(Vec<u8>),
 }
 
 impl Session {
@@ -173,7 +175,7 @@ impl Session {
         match &self.transport {
             Transport::Hello(_) => false,
             Transport::Tls(connection) => connection.wants_write(),
-            Transport::Alert(bytes) => !bytes.is_empty(),
+            Transport::Last(bytes) => !bytes.is_empty(),
         }
     }
 
@@ -186,7 +188,7 @@ impl Session {
         match &mut self.transport {
             Transport::Hello(_) => Ok(0),
             Transport::Tls(connection) => connection.write_tls(out),
-            Transport::Alert(bytes) => {
+            Transport::Last(bytes) => {
                 let sent = out.write(bytes)?;
                 bytes.drain(..sent.min(bytes.len()));
                 Ok(sent)
@@ -201,11 +203,16 @@ impl Session {
     fn end(&mut self, outcome: Outcome) {
         self.outcome = Some(outcome);
         self.request = Vec::new();
+        if let Transport::Tls(connection) = &mut self.transport {
+            let mut bytes = Vec::with_capacity(ANSWER_BYTES_USUAL);
+            while connection.write_tls(&mut bytes).is_ok_and(|written| written > 0) {}
+            self.transport = Transport::Last(bytes);
+        }
     }
 
     fn end_with_alert(&mut self, outcome: Outcome, alert: Vec<u8>) {
-        self.transport = Transport::Alert(alert);
         self.end(outcome);
+        self.transport = Transport::Last(alert);
     }
 
     fn receive_hello(&mut self, rest: &mut &[u8], services: &mut Services<'_>) {
@@ -395,8 +402,8 @@ const TLS13_SUITES: [CipherSuite; 5] = [
     CipherSuite::TLS13_AES_128_CCM_8_SHA256,
 ];
 
-/// Room for an answer with eight cookies of 104 bytes.
-const ANSWER_BYTES_USUAL: usize = 900;
+/// Room for an answer with eight cookies of 104 bytes, sealed and with its close_notify.
+const ANSWER_BYTES_USUAL: usize = 960;
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! kernel's sockets, [`memory`] for tests. [`worker::Worker::run`] drives any of them by the same
 //! four verbs.
 
+pub mod latest;
 mod lend;
 pub mod memory;
 pub mod mmsg;

@@ -8,11 +8,13 @@ use crossbeam::utils::CachePadded;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Port;
+use super::latest::{Follower, Publisher};
 use crate::aead::NonceGenerator;
 use crate::clock::Clock as _;
 use crate::clock::host::HostClock;
 use crate::engine::Engine;
 use crate::engine::batch::Verdicts;
+use crate::engine::terms::Terms;
 use crate::limits::{BATCH_DATAGRAMS, LATENCY_UNITS_MAX, WORKER_DRAIN_WAIT};
 use crate::page::histogram::{BATCH, LATENCY, batch_bucket, latency_bucket};
 use crate::page::key::SharedRing;
@@ -22,6 +24,7 @@ use crate::wire::timestamp::NtpTimestamp;
 /// One worker: an engine with all that it needs beside the port.
 pub struct Worker {
     engine: Engine,
+    terms: Follower<Terms>,
     clock: HostClock,
     keys: SharedRing,
     nonces: NonceGenerator,
@@ -35,7 +38,7 @@ pub struct Worker {
 type Arrivals = ArrayVec<NtpTimestamp, BATCH_DATAGRAMS>;
 
 impl Worker {
-    /// Puts the parts together.
+    /// Puts the parts together. The terms are those of the engine.
     pub fn new(
         engine: Engine,
         clock: HostClock,
@@ -43,8 +46,17 @@ impl Worker {
         nonces: NonceGenerator,
         stats: StatsWriter<WorkerCounters<'static>>,
     ) -> Self {
+        let terms = Publisher::new(Terms::default()).follower();
         let (sent, processor_time) = (NtpTimestamp::ZERO, ProcessorTime::default());
-        Self { engine, clock, keys, nonces, stats, sent, processor_time }
+        Self { engine, terms, clock, keys, nonces, stats, sent, processor_time }
+    }
+
+    /// With these terms, and those that come after them.
+    #[must_use]
+    pub fn with_terms(mut self, terms: Follower<Terms>) -> Self {
+        self.engine.adopt(terms.value());
+        self.terms = terms;
+        self
     }
 
     /// Serves `port` until `stop` is set, then answers what is queued. One turn of the loop is one
@@ -80,6 +92,9 @@ impl Worker {
         let arrivals: Arrivals = batch.iter().map(|datagram| datagram.arrival).collect();
         // After the batch has come: whatever key its cookies were made with, it is published.
         let keys = self.keys.latest();
+        if let Some(terms) = self.terms.news() {
+            self.engine.adopt(terms);
+        }
         // Nor is a worker that has slept behind the clock role.
         self.clock.refresh();
         let verdicts = self.engine.answer(&mut batch, keys, &self.clock, &mut self.nonces);

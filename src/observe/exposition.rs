@@ -7,11 +7,11 @@ use std::fmt::{Display, Write as _};
 use crate::process::status::HistogramStatus;
 
 /// What this format is called in HTTP.
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Kind of a metric.
 #[derive(Clone, Copy)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Counter,
     Gauge,
     Histogram,
@@ -19,17 +19,17 @@ pub(super) enum Kind {
 
 /// Metrics as text.
 #[derive(Default)]
-pub(super) struct Exposition {
+pub(crate) struct Exposition {
     text: String,
     name: &'static str,
 }
 
 /// Labels of a sample: names and values.
-pub(super) type Labels<'a> = &'a [(&'a str, &'a dyn Display)];
+pub(crate) type Labels<'a> = &'a [(&'a str, &'a dyn Display)];
 
 impl Exposition {
     /// Begins a metric; its samples follow at once.
-    pub(super) fn metric(&mut self, name: &'static str, kind: Kind, help: &str) -> &mut Self {
+    pub(crate) fn metric(&mut self, name: &'static str, kind: Kind, help: &str) -> &mut Self {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -42,12 +42,12 @@ impl Exposition {
     }
 
     /// One sample of the metric.
-    pub(super) fn sample(&mut self, labels: Labels<'_>, value: impl Display) -> &mut Self {
+    pub(crate) fn sample(&mut self, labels: Labels<'_>, value: impl Display) -> &mut Self {
         self.named("", labels, None, value)
     }
 
     /// A histogram of the metric.
-    pub(super) fn histogram(&mut self, labels: Labels<'_>, found: &HistogramStatus) -> &mut Self {
+    pub(crate) fn histogram(&mut self, labels: Labels<'_>, found: &HistogramStatus) -> &mut Self {
         let mut below = 0;
         for (bound, count) in found.bounds.iter().zip(&found.counts) {
             below += count;
@@ -59,7 +59,7 @@ impl Exposition {
     }
 
     /// All of it.
-    pub(super) fn into_text(self) -> String {
+    pub(crate) fn into_text(self) -> String {
         self.text
     }
 

@@ -107,7 +107,8 @@ mod tests {
             ],
             "serverstats": {
                 "ntp_packets_received": 0, "nts_ke_connections_accepted": 0,
-                "authenticated_ntp_packets": 0, "interleaved_ntp_packets": 0,
+                "ntp_packets_dropped": 0, "authenticated_ntp_packets": 0,
+                "interleaved_ntp_packets": 0,
                 "responder": {}, "key_establishment": {},
             },
         });

@@ -55,6 +55,8 @@ fn workers(out: &mut Exposition, pages: &[WorkerPage], standing: Option<&Standin
     counter("timeball_ntp_cookies_issued_total", "cookies_issued", "Cookies in replies.");
     let interleaved = "Replies in interleaved mode, of those that were answered.";
     counter("timeball_ntp_interleaved_total", "answered_interleaved", interleaved);
+    let leaked = "Requests beyond a rate limit that were answered all the same.";
+    counter("timeball_ntp_rate_leaked_total", "rate_leaked", leaked);
     for (metric, counted, help) in PORT {
         counter(metric, counted, help);
     }

@@ -8,7 +8,7 @@
 //!
 //! The status page is `page/`, embedded in the program: it asks nobody but its own server.
 
-mod exposition;
+pub(crate) mod exposition;
 pub mod facts;
 pub mod health;
 pub mod metrics;

@@ -6,12 +6,14 @@
 //! - [`Writer`] and [`Reader`]: a value of several words that is read whole or not at all
 //!   (`seqlock`). [`key`] is the ring of master keys in this form, [`clock`] the truth about the
 //!   clock, [`account`] what else is known of it.
+//! - [`networks`]: a set of networks, written once.
 //! - [`stats`]: counters, each a word of its own; they are never torn and need no more.
 
 pub mod account;
 pub mod clock;
 pub mod histogram;
 pub mod key;
+pub mod networks;
 mod seqlock;
 pub mod stats;
 

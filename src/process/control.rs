@@ -69,7 +69,11 @@ impl Request {
         }
     }
 
-    fn parse(line: &[u8]) -> Result<Self, RequestError> {
+    /// The request that a line asks for, without its end.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub fn parse(line: &[u8]) -> Result<Self, RequestError> {
         let value: Value = serde_json::from_slice(line).map_err(|_| RequestError::Form)?;
         match &value["version"] {
             Value::Number(version) if version.as_u64() == Some(VERSION) => {}
@@ -82,20 +86,32 @@ impl Request {
     }
 }
 
+/// What a command is answered: JSON, or a sentence that says why not.
+pub(super) type Answer = Result<serde_json::Value, String>;
+
+pub(super) fn to_json(answer: &impl Serialize) -> Answer {
+    serde_json::to_value(answer).map_err(|error| error.to_string())
+}
+
 /// Why a request cannot be read: a sentence for whoever wrote the client.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum RequestError {
+pub enum RequestError {
+    /// No request at all.
     #[error("a request is one line such as {{\"version\":1,\"request\":\"status\"}}")]
     Form,
+    /// A line without an end.
     #[error("a request is one line of {CONTROL_REQUEST_BYTES_MAX} bytes at the most")]
     Length,
+    /// More than one.
     #[error("the next request may follow when the last one is answered")]
     TooEarly,
+    /// Of another version.
     #[error(
         "this server speaks version {VERSION} of the control protocol, not {0}; use the `timeball` \
          of the server's release"
     )]
     Version(String),
+    /// Of another name.
     #[error(
         "unknown request \"{0}\"; this server knows status, serverstats, tracking, sources, \
          ntpdata, reload and rotate-keys"

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Barrier};
@@ -13,7 +14,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::certificates::PairText;
 use super::channel::Link;
 use super::handover::{Descriptors, Purpose, StartMessage};
-use super::pages::KeyEstablishmentPages;
+use super::pages::{KeyEstablishmentPages, read_access};
 use super::sandbox::Filter;
 use super::signals::stop_on_signals;
 use super::start::{KeyEstablishmentStart, KeyEstablishmentTerms, Order, Report, RoleError};
@@ -44,6 +45,7 @@ pub fn run(
     let start: KeyEstablishmentStart = start.decode()?;
     let pages = KeyEstablishmentPages::take(descriptors.take(Purpose::Page))?;
     let cookies = RingCookies::new(pages.ring)?;
+    let access = pages.access;
 
     let terms = Terms::check(&start.terms)?;
     let store = CertificateStore::new(terms.pairs).map_err(|error| RoleError(error.to_string()))?;
@@ -61,8 +63,9 @@ pub fn run(
 
     let listeners = descriptors.take(Purpose::KeListener);
     let listeners = listeners.into_iter().map(TcpListener::from).collect();
-    let server = Server::new(listeners, options, cookies)
+    let mut server = Server::new(listeners, options, cookies)
         .map_err(|error| RoleError::new("cannot wait for connections", error))?;
+    server.set_access(access);
     // Starting a thread takes more calls than running it: both have to have started.
     let started = Arc::new(Barrier::new(3));
     stop_at_a_signal(server.stopper(), Arc::clone(&started))?;
@@ -79,7 +82,7 @@ fn serve(
     mut server: Server<RingCookies>,
     mut stats: StatsWriter<Counters>,
     store: &CertificateStore,
-    orders: &Receiver<Order>,
+    orders: &Receiver<Handed>,
     link: &Link,
 ) -> std::io::Result<()> {
     loop {
@@ -88,14 +91,14 @@ fn serve(
         if is_over {
             return Ok(());
         }
-        for order in orders.try_iter() {
+        for (order, descriptor) in orders.try_iter() {
             match order {
                 Order::Ping => link.report(&Report::Pong),
-                Order::Adopt(terms) => match adopt(&terms, &mut server, store) {
+                Order::Adopt(terms) => match adopt(&terms, descriptor, &mut server, store) {
                     Ok(()) => link.report(&Report::Adopted),
                     Err(error) => link.report(&Report::Refused(error.to_string())),
                 },
-                Order::AskChronyd(_) | Order::Inform(_) => {}
+                _ => {}
             }
         }
     }
@@ -113,13 +116,16 @@ fn stop_at_a_signal(stopper: Stopper, started: Arc<Barrier>) -> Result<(), RoleE
     Ok(())
 }
 
+/// An order, with the descriptor that it is about.
+type Handed = (Order, Option<OwnedFd>);
+
 /// The supervisor's orders, each with a wake of the server. Their end, which is that of the
 /// supervisor, stops it.
-fn listen(link: Link, stopper: Stopper, started: Arc<Barrier>) -> Receiver<Order> {
+fn listen(link: Link, stopper: Stopper, started: Arc<Barrier>) -> Receiver<Handed> {
     let (sender, orders) = channel();
     thread::spawn(move || {
         started.wait();
-        while let Ok(Some(order)) = link.next_order() {
+        while let Ok(Some(order)) = link.next_order_with() {
             if sender.send(order).is_err() || stopper.wake().is_err() {
                 break;
             }
@@ -173,12 +179,16 @@ impl Terms {
 /// Lets new terms hold for all handshakes that begin from now on; all of them or none.
 fn adopt(
     terms: &KeyEstablishmentTerms,
+    access: Option<OwnedFd>,
     server: &mut Server<RingCookies>,
     store: &CertificateStore,
 ) -> Result<(), RoleError> {
     let terms = Terms::check(terms)?;
+    let access = access.ok_or_else(|| RoleError("no access lists came along".to_owned()))?;
+    let access = read_access(&access)?;
     store.replace(terms.pairs).map_err(|error| RoleError(error.to_string()))?;
     server.adopt(terms.policy, terms.timeout, terms.prefix);
+    server.set_access(access);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //! kept when a role ends.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
 
@@ -12,15 +12,19 @@ use super::status::ServerStats;
 use crate::clock::host::{HostClock, moment};
 use crate::clock::record::{ClockRecord, SourceState};
 use crate::ke::counters::Counters as KeCounters;
+use crate::networks::NetworkSet;
 use crate::page::account::AccountPage;
 use crate::page::clock::ClockPage;
 use crate::page::key::SharedRing;
+use crate::page::networks;
 use crate::page::stats::{CounterSet, StatsPage, StatsWriter, WorkerCounters};
 
 /// All pages of a server.
 pub struct Pages {
     /// The master keys and their page.
     pub keys: KeyKeeper,
+    /// Who is answered.
+    pub access: OwnedFd,
     /// The last truth about the clock.
     pub clock: ClockPage,
     /// What else is known of it.
@@ -32,11 +36,17 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Those of `keys`, and pages of counters for so many workers and processes.
-    pub fn create(keys: KeyKeeper, workers: usize, key_establishment: usize) -> io::Result<Self> {
+    /// Those of `keys` and `access`, and pages of counters for so many workers and processes.
+    pub fn create(
+        keys: KeyKeeper,
+        access: &NetworkSet,
+        workers: usize,
+        key_establishment: usize,
+    ) -> io::Result<Self> {
         let nobody = ClockRecord::unsynchronised(SourceState::Unknown, moment());
         Ok(Self {
             keys,
+            access: networks::create(access)?,
             clock: ClockPage::create(&nobody)?,
             account: AccountPage::create()?,
             workers: (0..workers).map(|_| StatsPage::create()).collect::<io::Result<_>>()?,
@@ -49,7 +59,11 @@ impl Pages {
     /// What the responder is handed, as its process takes them over.
     pub fn of_responder(&self) -> io::Result<Vec<OwnedFd>> {
         let stats = self.workers.iter().map(StatsPage::file);
-        let pages = [duplicate(self.keys.page()), self.clock.readable_file()];
+        let pages = [
+            duplicate(self.keys.page()),
+            duplicate(self.access.as_fd()),
+            self.clock.readable_file(),
+        ];
         pages.into_iter().chain(stats.map(duplicate)).collect()
     }
 
@@ -61,7 +75,7 @@ impl Pages {
     /// What one process of key establishment is handed, as it takes them over.
     pub fn of_key_establishment(&self, process: usize) -> io::Result<Vec<OwnedFd>> {
         let stats = self.key_establishment.iter().skip(process).take(1).map(StatsPage::file);
-        [self.keys.page()].into_iter().chain(stats).map(duplicate).collect()
+        [self.keys.page(), self.access.as_fd()].into_iter().chain(stats).map(duplicate).collect()
     }
 
     /// What was counted, of all workers and processes.
@@ -89,6 +103,7 @@ fn duplicate(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// The pages of the responder.
 pub(super) struct ResponderPages {
     keys: OwnedFd,
+    access: OwnedFd,
     clock: OwnedFd,
     /// One for each worker.
     pub(super) workers: Vec<OwnedFd>,
@@ -96,12 +111,17 @@ pub(super) struct ResponderPages {
 
 impl ResponderPages {
     pub(super) fn take(mut pages: Vec<OwnedFd>, workers: usize) -> Result<Self, RoleError> {
-        if pages.len() != 2 + workers {
+        if pages.len() != 3 + workers {
             return Err(RoleError("the pages were not handed over".to_owned()));
         }
-        let workers = pages.split_off(2);
-        let [keys, clock] = pages.try_into().expect("two are left");
-        Ok(Self { keys, clock, workers })
+        let workers = pages.split_off(3);
+        let [keys, access, clock] = pages.try_into().expect("three are left");
+        Ok(Self { keys, access, clock, workers })
+    }
+
+    /// Who is answered.
+    pub(super) fn access(&self) -> Result<NetworkSet, RoleError> {
+        read_access(&self.access)
     }
 
     /// The clock for one worker.
@@ -138,15 +158,17 @@ impl ClockPages {
 /// The pages of one process of key establishment.
 pub(super) struct KeyEstablishmentPages {
     pub(super) ring: SharedRing,
+    pub(super) access: NetworkSet,
     pub(super) stats: StatsWriter<KeCounters>,
 }
 
 impl KeyEstablishmentPages {
     pub(super) fn take(pages: Vec<OwnedFd>) -> Result<Self, RoleError> {
-        let [keys, stats] = &pages[..] else {
+        let [keys, access, stats] = &pages[..] else {
             return Err(RoleError("the pages were not handed over".to_owned()));
         };
-        Ok(Self { ring: open_ring(keys)?, stats: attach_stats(stats)? })
+        let access = read_access(access)?;
+        Ok(Self { ring: open_ring(keys)?, access, stats: attach_stats(stats)? })
     }
 }
 
@@ -174,6 +196,12 @@ fn open_stats<S: CounterSet>(pages: Vec<OwnedFd>) -> Result<Vec<StatsPage<S>>, R
 fn open_ring(keys: &OwnedFd) -> Result<SharedRing, RoleError> {
     SharedRing::open(keys)
         .map_err(|error| RoleError::new("the master keys were not handed over", error))
+}
+
+/// The networks that a role was handed.
+pub(super) fn read_access(access: &OwnedFd) -> Result<NetworkSet, RoleError> {
+    networks::read(access)
+        .map_err(|error| RoleError::new("the access lists were not handed over", error))
 }
 
 /// Takes a page of counters over.

@@ -2,9 +2,11 @@
 
 use super::certificates::Certificates;
 use super::key_keeper::KeeperError;
+use crate::config::access::AccessError;
 use crate::config::checked::{ControlSettings, KeSettings, KeyRotation, Settings};
 use crate::config::file::FileError;
 use crate::ke::tls::PairError;
+use crate::networks::NetworkSet;
 use crate::sys::socket::UdpOptions;
 
 /// Why a reload changes nothing.
@@ -13,9 +15,15 @@ pub(super) enum ReloadError {
     /// The configuration.
     #[error(transparent)]
     Configuration(#[from] FileError),
+    /// The access lists.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// A certificate or its key.
     #[error(transparent)]
     Certificate(#[from] PairError),
+    /// Memory to hand the access lists over in.
+    #[error("cannot make memory for the access lists: {0}")]
+    Memory(std::io::Error),
     /// The master keys.
     #[error(transparent)]
     Keys(#[from] KeeperError),
@@ -25,6 +33,8 @@ pub(super) enum ReloadError {
 pub(super) struct Reread {
     /// Settings that hold from now on.
     pub(super) settings: Settings,
+    /// Who is answered from now on.
+    pub(super) access: NetworkSet,
     /// Certificates that are shown from now on; none without key establishment.
     pub(super) certificates: Option<Certificates>,
     /// The keys of the configuration that have changed and hold.
@@ -38,6 +48,9 @@ impl Reread {
     pub(super) fn new(running: &Settings, new: &Settings) -> Result<Self, ReloadError> {
         let restart_needed = restart_needed(running, new);
         let mut settings = running.clone();
+        let access = new.access.read()?;
+        settings.access.clone_from(&new.access);
+        settings.rates.clone_from(&new.rates);
         let mut certificates = None;
         if is_same_maker(running.rotation, new.rotation) {
             settings.rotation = new.rotation;
@@ -52,13 +65,20 @@ impl Reread {
             ke.prefix.clone_from(&new.prefix);
         }
         let holds = changed_in_place(running, &settings);
-        Ok(Self { settings, certificates, holds, restart_needed })
+        Ok(Self { settings, access, certificates, holds, restart_needed })
     }
 }
 
 /// What distinguishes settings from those before that the server goes on with.
 fn changed_in_place(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    let mut changed = vec![("keys.rotate_every", old.rotation != new.rotation)];
+    let mut changed = vec![
+        ("keys.rotate_every", old.rotation != new.rotation),
+        ("access.allow", old.access.allow != new.access.allow),
+        ("access.deny", old.access.deny != new.access.deny),
+        ("access.allow_file", old.access.allow_file != new.access.allow_file),
+        ("access.deny_file", old.access.deny_file != new.access.deny_file),
+        ("rate_limit", old.rates != new.rates),
+    ];
     if let (Some(old), Some(new)) = (&old.ke, &new.ke) {
         changed.extend([
             ("ke.certificate", old.certificates != new.certificates),
@@ -86,16 +106,22 @@ fn of_changed(keys: Vec<(&'static str, bool)>) -> Vec<&'static str> {
 fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let Settings {
         state_directory,
+        // What it sets is compared by itself.
+        profile: _,
         ntp_listen,
         udp,
         workers,
         port,
+        // They hold at once.
+        access: _,
+        rates: _,
         interleaved_entries,
         clock,
         ke,
         rotation,
         control,
         observe_listen,
+        log,
         sandbox,
         user,
     } = old;
@@ -120,9 +146,13 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("clock.holdover", clock.holdover != new.clock.holdover),
         ("clock.chronyd", clock.chronyd != new.clock.chronyd),
         ("clock.follow", clock.follow != new.clock.follow),
+        ("clock.leap_file", clock.leap_file != new.clock.leap_file),
+        ("leap.smear", clock.smear != new.clock.smear),
         ("control.socket", *socket != new.control.socket),
         ("control.mode", *mode != new.control.mode),
         ("observe.listen", *observe_listen != new.observe_listen),
+        ("log.directory", log.directory != new.log.directory),
+        ("log.tracking, log.measurements or log.statistics", log.kinds != new.log.kinds),
         ("keys.rotate", !is_same_maker(*rotation, new.rotation)),
     ];
     match (ke, &new.ke) {
@@ -168,9 +198,10 @@ mod tests {
               port = \"uring\"\n[interleaved]\nentries = 0\n\
               [clock]\nsource = \"local\"\nstratum = 4\nholdover = 60\n\
               chronyd = \"[::1]:323\"\nfollow = \"127.0.0.1:1123\"\n\
+              leap_file = \"/x/list\"\n[leap]\nsmear = \"linear\"\n\
               [keys]\nrotate = \"external\"\n\
               [control]\nsocket = \"/x/y\"\nmode = \"0660\"\n\
-              [observe]\nlisten = \"::1\"\n",
+              [observe]\nlisten = \"::1\"\n[log]\ndirectory = \"/x\"\n",
                 vec![
                     "state_directory",
                     "ntp.listen",
@@ -187,9 +218,12 @@ mod tests {
                     "clock.holdover",
                     "clock.chronyd",
                     "clock.follow",
+                    "clock.leap_file",
+                    "leap.smear",
                     "control.socket",
                     "control.mode",
                     "observe.listen",
+                    "log.directory",
                     "keys.rotate",
                     "ke.certificate (key establishment on or off)",
                 ],
@@ -204,7 +238,8 @@ mod tests {
                        compliant_128gcm = true\nprefix_connections_max = 1\n\
                        prefix_handshakes_per_second = 1.0\nunlimited_clients = []\n\
                        [[ke.certificates]]\ncertificate = \"c\"\nkey = \"d\"\n\
-                       [keys]\nrotate_every = \"2 days\"\n"
+                       [keys]\nrotate_every = \"2 days\"\n[access]\nallow = []\n\
+                       [rate_limit]\nkiss = true\n"
                 ),
                 vec![],
             ),

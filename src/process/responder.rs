@@ -14,18 +14,22 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use super::channel::Link;
 use super::handover::{Descriptors, Purpose, StartMessage};
-use super::pages::{ResponderPages, attach_stats};
+use super::pages::{ResponderPages, attach_stats, read_access};
 use super::sandbox::Filter;
 use super::signals::stop_on_signals;
 use super::start::{Order, Report, ResponderStart, RoleError};
 use crate::aead::{Aead, NonceGenerator, self_test};
 use crate::clock::host::HostClock;
 use crate::engine::Engine;
+use crate::engine::rate::RateLimits;
+use crate::engine::terms::Terms;
 use crate::limits::WORKER_HANGS_AFTER;
 use crate::net::PortChoice;
+use crate::net::latest::{Follower, Publisher};
 use crate::net::mmsg::MmsgPort;
 use crate::net::uring::UringPort;
 use crate::net::worker::{Pulse, Worker};
+use crate::networks::NetworkSet;
 use crate::page::key::SharedRing;
 
 /// Serves until SIGTERM. In this order:
@@ -43,6 +47,7 @@ pub fn run(
 ) -> Result<(), RoleError> {
     let start: ResponderStart = start.decode()?;
     let mut pages = ResponderPages::take(descriptors.take(Purpose::Page), start.cpus.len())?;
+    let mut terms = Publisher::new(terms(pages.access()?, start.rates));
     let stop = Arc::new(AtomicBool::new(false));
     let wake =
         stop_on_signals(&stop).map_err(|error| RoleError::new("cannot catch signals", error))?;
@@ -65,6 +70,7 @@ pub fn run(
             interleaved_entries: start.interleaved_entries,
             sockets: sockets.by_ref().take(sockets_per_worker).collect(),
             wake,
+            terms: terms.follower(),
             clock: pages.clock()?,
             keys: pages.ring()?,
             stats,
@@ -80,7 +86,7 @@ pub fn run(
     filter.apply()?;
     go.wait();
     link.report(&Report::Ready);
-    obey(link, &wake, &stop, &pulses);
+    obey(link, &wake, &stop, &pulses, &mut terms);
     for worker in workers {
         // One that panics takes the process down by itself.
         let _ = worker.join();
@@ -88,8 +94,18 @@ pub fn run(
     Ok(())
 }
 
+fn terms(access: NetworkSet, rates: RateLimits) -> Terms {
+    Terms { access: Arc::new(access), rates }
+}
+
 /// Answers the supervisor until a signal comes. The supervisor's end is like a signal.
-fn obey(link: &Link, wake: &OwnedFd, stop: &AtomicBool, pulses: &[Arc<Pulse>]) {
+fn obey(
+    link: &Link,
+    wake: &OwnedFd,
+    stop: &AtomicBool,
+    pulses: &[Arc<Pulse>],
+    terms: &mut Publisher<Terms>,
+) {
     let now = Instant::now();
     let mut seen: Vec<(u64, Instant)> = pulses.iter().map(|pulse| (pulse.turns(), now)).collect();
     while !stop.load(Ordering::Relaxed) {
@@ -98,17 +114,32 @@ fn obey(link: &Link, wake: &OwnedFd, stop: &AtomicBool, pulses: &[Arc<Pulse>]) {
         if is_waiting.is_err() || interests[0].revents().is_empty() {
             continue;
         }
-        match link.next_order() {
-            Ok(Some(Order::Ping)) if are_turning(pulses, &mut seen, Instant::now()) => {
+        match link.next_order_with() {
+            Ok(Some((Order::Ping, _))) if are_turning(pulses, &mut seen, Instant::now()) => {
                 link.report(&Report::Pong);
             }
-            // A worker hangs: no answer says so.
-            Ok(Some(Order::Ping | Order::Adopt(_) | Order::AskChronyd(_) | Order::Inform(_))) => {}
+            Ok(Some((Order::AdoptRates(rates), access))) => {
+                link.report(&adopt(access, *rates, terms));
+            }
+            // A worker hangs: no answer says so. Other orders are for other roles.
+            Ok(Some(_)) => {}
             Ok(None) | Err(_) => {
                 let _ = kill_process(getpid(), Signal::TERM);
                 return;
             }
         }
+    }
+}
+
+/// Lets every worker answer whom the supervisor says, and so often, from its next batch on.
+fn adopt(access: Option<OwnedFd>, rates: RateLimits, terms: &mut Publisher<Terms>) -> Report {
+    let access = access.ok_or_else(|| RoleError("no access lists came along".to_owned()));
+    match access.and_then(|file| read_access(&file)) {
+        Ok(access) => {
+            terms.publish(self::terms(access, rates));
+            Report::Adopted
+        }
+        Err(error) => Report::Refused(error.to_string()),
     }
 }
 
@@ -131,6 +162,7 @@ struct Duty {
     interleaved_entries: usize,
     sockets: Vec<UdpSocket>,
     wake: OwnedFd,
+    terms: Follower<Terms>,
     clock: HostClock,
     keys: SharedRing,
     /// The worker's page of counters.
@@ -178,7 +210,8 @@ impl Drop for AbortOnPanic {
 /// Prepares a worker, says that it is ready, and runs its loop.
 fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleError> {
     let Duty { sockets, wake, stop, port, busy_poll, clock, keys, stats, pulse, go, .. } = duty;
-    let mut worker = prepare(clock, duty.interleaved_entries, keys, &stats)?;
+    let worker = prepare(clock, duty.interleaved_entries, keys, &stats)?;
+    let mut worker = worker.with_terms(duty.terms);
     // The one place where ports differ: the loop is made for each.
     match port {
         PortChoice::Auto | PortChoice::Mmsg => {
@@ -210,12 +243,15 @@ fn prepare(
     self_test(&mut aead).map_err(|error| RoleError::new("refusing to start", error))?;
     let mut nonces = NonceGenerator::new()
         .map_err(|error| RoleError::new("the kernel gives no random numbers", error))?;
-    let secret = [0; 2].map(|_| {
-        let mut word = [0; 8];
-        nonces.fill(&mut word);
-        u64::from_ne_bytes(word)
-    });
-    let engine = Engine::new(aead).with_interleaved(interleaved_entries, secret);
+    let mut secret = || {
+        [0; 2].map(|_| {
+            let mut word = [0; 8];
+            nonces.fill(&mut word);
+            u64::from_ne_bytes(word)
+        })
+    };
+    let engine = Engine::new(aead).with_interleaved(interleaved_entries, secret());
+    let engine = engine.with_rate_limits(secret());
     Ok(Worker::new(engine, clock, keys, nonces, stats))
 }
 

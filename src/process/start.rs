@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::certificates::PairText;
 use super::status::Status;
+use crate::clock::leap_watch::LeapNews;
+use crate::clock::log::LogKind;
 use crate::config::clock::ClockSettings;
+use crate::engine::rate::RateLimits;
 use crate::ke::admission::PrefixLimits;
 use crate::net::PortChoice;
 
@@ -22,6 +25,8 @@ pub struct ResponderStart {
     pub busy_poll: Duration,
     /// Pairs of timestamps that each worker keeps for interleaved mode.
     pub interleaved_entries: usize,
+    /// How often a client is answered; a reload can change it.
+    pub rates: RateLimits,
 }
 
 /// What the clock role needs.
@@ -31,6 +36,10 @@ pub struct ClockStart {
     pub settings: ClockSettings,
     /// Why no socket to chronyd's Unix socket comes along, if one should.
     pub why_no_chronyd: Option<String>,
+    /// What the leap-seconds file holds, if there is one.
+    pub leap: Option<LeapNews>,
+    /// The logs that are written, in the order of their files.
+    pub logs: Vec<LogKind>,
 }
 
 /// What one process of key establishment needs beside its listeners.
@@ -74,10 +83,17 @@ pub struct ObserverStart {
 pub enum Order {
     /// Say whether you work.
     Ping,
-    /// Go on with these terms.
+    /// Go on with these terms, and let in who is in the memory file that comes along.
     Adopt(Box<KeyEstablishmentTerms>),
+    /// The same to the responder: answer those who are in the memory file that comes along, so
+    /// often.
+    AdoptRates(Box<RateLimits>),
     /// Ask chronyd over the socket that comes along; none comes for this reason.
     AskChronyd(Option<String>),
+    /// The leap-seconds file was read again.
+    KnowLeapSeconds(Box<LeapNews>),
+    /// Go on with this log in the file that comes along.
+    WriteLog(LogKind),
     /// How the server stands now; to be answered as a ping is.
     Inform(Box<Status>),
 }

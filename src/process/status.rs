@@ -185,7 +185,7 @@ impl CertificateStatus {
     }
 }
 
-/// Totals since the supervisor started. The first four have the names and the meaning of chrony's
+/// Totals since the supervisor started. The first five have the names and the meaning of chrony's
 /// `serverstats` (chronyc(1)).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ServerStats {
@@ -193,6 +193,8 @@ pub struct ServerStats {
     pub ntp_packets_received: u64,
     /// Connections to key establishment.
     pub nts_ke_connections_accepted: u64,
+    /// Valid requests that were dropped because they were too many.
+    pub ntp_packets_dropped: u64,
     /// Requests that were authenticated.
     pub authenticated_ntp_packets: u64,
     /// Requests that were answered in interleaved mode.
@@ -213,8 +215,11 @@ impl ServerStats {
         let of = |totals: &BTreeMap<String, u64>, names: &[&str]| {
             names.iter().filter_map(|name| totals.get(*name)).sum()
         };
+        let answered = ["answered_plain", "answered_nts", "nts_nak", "kiss_rate", "kiss_rate_nts"];
+        let dropped = ["dropped_rate", "dropped_rate_nts", "dropped_rate_nak", "dropped_replay"];
         Self {
-            ntp_packets_received: of(&responder, &["answered_plain", "answered_nts", "nts_nak"]),
+            ntp_packets_received: of(&responder, &answered) + of(&responder, &dropped),
+            ntp_packets_dropped: of(&responder, &dropped),
             nts_ke_connections_accepted: of(&key_establishment, &["accepted"]),
             authenticated_ntp_packets: of(&responder, &["answered_nts"]),
             interleaved_ntp_packets: of(&responder, &["answered_interleaved"]),

@@ -167,13 +167,14 @@ impl Supervised {
         };
     }
 
-    /// Sends new terms. A process that takes none is ended: the next one starts with them.
-    pub(super) fn adopt(&mut self, order: &Order) {
+    /// Sends new terms, with a descriptor that belongs to them. A process that takes none is ended:
+    /// the next one starts with them.
+    pub(super) fn adopt(&mut self, order: &Order, descriptor: BorrowedFd<'_>) {
         let Some(running) = &mut self.running else { return };
-        match running.channel.order(order) {
+        match running.channel.order_with(order, Some(descriptor)) {
             Ok(()) => running.unanswered += 1,
             Err(error) => {
-                running.failure = Some(format!("it takes no new certificates: {error}"));
+                running.failure = Some(format!("it takes no new terms: {error}"));
                 let _ = running.child.kill();
             }
         }

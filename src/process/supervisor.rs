@@ -5,7 +5,7 @@
 //! that starts slowly or hangs keeps nobody from being supervised.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -16,9 +16,11 @@ use time::OffsetDateTime;
 use super::certificates::{Certificates, Change};
 use super::channel::Channel;
 use super::chronyd_socket::ChronydSocket;
-use super::clock_status::{ClockStatus, NtpDataStatus, SourcesStatus, TrackingStatus};
-use super::control::{ClientId, Control, Request};
+use super::clock_status::{self, ClockStatus};
+use super::control::{Answer, ClientId, Control, Request, to_json};
 use super::handover::{self, Purpose};
+use super::leap_file::LeapFile;
+use super::log_files::LogFiles;
 use super::pages::Pages;
 use super::reload::{ReloadError, Reread};
 use super::role::Role;
@@ -35,7 +37,9 @@ use super::supervised::{Event, Supervised};
 use crate::config::checked::{KeSettings, Settings, ntp_port};
 use crate::config::file;
 use crate::limits::{CERTIFICATE_LOOK_INTERVAL, OBSERVER_INFORM_INTERVAL, ROLE_STOP_WAIT};
+use crate::networks::NetworkSet;
 use crate::observe::health::{Health, judge};
+use crate::page::networks;
 use crate::sys::boottime::since_boot;
 
 /// Why a server does not run.
@@ -64,10 +68,16 @@ pub struct Server {
     pub sockets: Sockets,
     /// Master keys and counters, which outlive the roles.
     pub pages: Pages,
+    /// Who is answered.
+    pub access: NetworkSet,
     /// Where commands come from.
     pub control: Control,
     /// The way to the Unix socket of a followed chronyd.
     pub chronyd: Option<ChronydSocket>,
+    /// The leap-seconds file; none without one.
+    pub leap_file: Option<LeapFile>,
+    /// The files of the logs; none if nothing is logged.
+    pub log_files: Option<LogFiles>,
     /// How the roles are confined.
     pub confinement: Confinement,
     /// What the responder is told.
@@ -114,12 +124,17 @@ impl Server {
                 handover::spawn(role, self.confinement, &start, pages.chain(listeners).collect())
             }
             Role::Clock => {
-                let chronyd = self.chronyd.as_ref().map(ChronydSocket::open).transpose();
-                let (socket, why_no_chronyd) = split(chronyd);
-                let start = ClockStart { settings: self.settings.clock.clone(), why_no_chronyd };
+                let (socket, why_no_chronyd) = ChronydSocket::try_open(self.chronyd.as_ref());
+                let leap = self.leap_file.as_ref().map(|file| file.news().clone());
+                let settings = self.settings.clock.clone();
+                let files = self.log_files.as_ref().map(LogFiles::open_all).unwrap_or_default();
+                let (logs, files) = files.into_iter().unzip();
+                let start = ClockStart { settings, why_no_chronyd, leap, logs };
                 let pages = with(Purpose::Page, self.pages.of_clock()?);
                 let socket = with(Purpose::ChronydSocket, socket.into_iter().collect());
-                handover::spawn(role, self.confinement, &start, pages.chain(socket).collect())
+                let files = with(Purpose::LogFile, files);
+                let all = pages.chain(socket).chain(files).collect();
+                handover::spawn(role, self.confinement, &start, all)
             }
             Role::Observer => {
                 let listener = self.sockets.observe_clone()?.ok_or(io::ErrorKind::InvalidInput)?;
@@ -159,15 +174,23 @@ impl Server {
             Some(path) => file::read(path)?,
             None => self.settings.clone(),
         };
-        let Reread { settings, certificates, holds, restart_needed } =
+        let Reread { settings, access, certificates, holds, restart_needed } =
             Reread::new(&self.settings, &new)?;
+        let access_page = networks::create(&access).map_err(ReloadError::Memory)?;
         let key_event = self.pages.keys.reload(since_boot())?;
         let mut holds: Vec<String> = holds.into_iter().map(str::to_owned).collect();
         if let (Some(new), Some(old)) = (&certificates, &self.certificates) {
             let files = new.new_since(old);
             holds.extend(files.map(|file| format!("certificate {} is new", file.display())));
         }
+        if access != self.access {
+            holds.push("the access lists have changed".to_owned());
+        }
+        (self.access, self.pages.access) = (access, access_page);
+        self.responder.rates.clone_from(&settings.rates);
         holds.extend(key_event.map(|event| event.to_string()));
+        let is_list_new = self.leap_file.as_mut().is_some_and(LeapFile::reload);
+        holds.extend(is_list_new.then(|| "the content of clock.leap_file".to_owned()));
         self.pages.keys.set_rotation(settings.rotation);
         self.settings = settings;
         self.certificates = certificates.or(self.certificates.take());
@@ -191,15 +214,12 @@ struct Counters {
     roles_ended: u64,
 }
 
-/// What a command is answered: JSON, or a sentence that says why not.
-type Answer = Result<serde_json::Value, String>;
-
 struct Supervisor {
     server: Server,
     processes: Vec<Supervised>,
     signals: Signals,
     manager: ServiceManager,
-    /// When the certificate files are looked at next.
+    /// When certificate files and the leap-seconds file are looked at next.
     look_due: Instant,
     /// When the observer is told next how the server stands.
     inform_due: Instant,
@@ -288,6 +308,9 @@ impl Supervisor {
         if now >= self.look_due {
             self.look_due = now + CERTIFICATE_LOOK_INTERVAL;
             self.look_at_certificates();
+            if self.server.leap_file.as_mut().is_some_and(LeapFile::look) {
+                self.hand_out_leap_seconds();
+            }
         }
         self.tend_keys();
         if now >= self.inform_due {
@@ -358,11 +381,8 @@ impl Supervisor {
 
     /// Opens a new socket to chronyd for the clock role.
     fn reach_chronyd(&self) {
-        let Some(chronyd) = &self.server.chronyd else { return };
-        let (socket, why) = split(chronyd.open().map(Some));
-        let order = Order::AskChronyd(why);
-        let clock = self.processes.iter().filter(|process| process.role == Role::Clock);
-        clock.for_each(|process| process.hand(&order, socket.as_ref().map(AsFd::as_fd)));
+        let (socket, why) = ChronydSocket::try_open(self.server.chronyd.as_ref());
+        self.tell_clock(&Order::AskChronyd(why), socket.as_ref().map(AsFd::as_fd));
     }
 
     /// Rotates or reads the master keys if it is time.
@@ -400,6 +420,10 @@ impl Supervisor {
     /// Starts a reload; [`Supervisor::finish_reload`] ends it.
     fn reload(&mut self) -> Answer {
         self.manager.reloading();
+        // Whatever becomes of the configuration: a program may have moved the files.
+        for (kind, file) in self.server.log_files.iter().flat_map(LogFiles::open_all) {
+            self.tell_clock(&Order::WriteLog(kind), Some(file.as_fd()));
+        }
         self.reloading.get_or_insert_default();
         match self.server.reload() {
             Ok(reloaded) => {
@@ -414,6 +438,8 @@ impl Supervisor {
                     certificates.warn();
                 }
                 self.hand_out_terms();
+                self.hand_out_leap_seconds();
+                self.hand_out_rates();
                 eprintln!("timeball: the configuration was read again and holds");
                 to_json(&reloaded)
             }
@@ -426,13 +452,31 @@ impl Supervisor {
         }
     }
 
+    /// Gives the clock role what the leap-seconds file holds.
+    fn hand_out_leap_seconds(&self) {
+        let Some(file) = &self.server.leap_file else { return };
+        file.warn();
+        self.tell_clock(&Order::KnowLeapSeconds(Box::new(file.news().clone())), None);
+    }
+
+    fn tell_clock(&self, order: &Order, descriptor: Option<BorrowedFd<'_>>) {
+        let clock = self.processes.iter().filter(|process| process.role == Role::Clock);
+        clock.for_each(|process| process.hand(order, descriptor));
+    }
+
     fn hand_out_terms(&mut self) {
         let Some(terms) = self.server.terms() else { return };
         let order = Order::Adopt(Box::new(terms));
         let processes = self.processes.iter_mut();
         processes.filter(|process| process.role == Role::KeyEstablishment).for_each(|process| {
-            process.adopt(&order);
+            process.adopt(&order, self.server.pages.access.as_fd());
         });
+    }
+
+    fn hand_out_rates(&mut self) {
+        let order = Order::AdoptRates(Box::new(self.server.responder.rates.clone()));
+        let responder = self.processes.iter_mut().filter(|p| p.role == Role::Responder);
+        responder.for_each(|process| process.adopt(&order, self.server.pages.access.as_fd()));
     }
 
     /// Says that a reload is done once every process has answered.
@@ -456,7 +500,10 @@ impl Supervisor {
             let answer = match request {
                 Request::Status => to_json(&self.full_status(now)),
                 Request::Serverstats => to_json(&self.server.pages.serverstats()),
-                Request::Tracking | Request::Sources | Request::NtpData => self.clock(request),
+                Request::Tracking | Request::Sources | Request::NtpData => {
+                    let Server { settings, pages, .. } = &self.server;
+                    clock_status::answer(request, &settings.clock, pages)
+                }
                 Request::RotateKeys => self.rotate_keys(),
                 Request::Reload => {
                     let answer = self.reload();
@@ -465,18 +512,6 @@ impl Supervisor {
                 }
             };
             self.server.control.answer(client, &answer, now);
-        }
-    }
-
-    fn clock(&self, request: Request) -> Answer {
-        let Server { settings, pages, .. } = &self.server;
-        match request {
-            Request::Sources => {
-                let silent = "the clock role has not said anything yet; ask again in a second";
-                to_json(&SourcesStatus::new(pages).ok_or(silent)?)
-            }
-            Request::NtpData => to_json(&NtpDataStatus::new(pages)),
-            _ => to_json(&TrackingStatus::new(&settings.clock, pages)),
         }
     }
 
@@ -556,18 +591,6 @@ impl Supervisor {
             self.signals.drain();
         }
     }
-}
-
-/// A descriptor, or why there is none.
-fn split(opened: Result<Option<OwnedFd>, String>) -> (Option<OwnedFd>, Option<String>) {
-    match opened {
-        Ok(descriptor) => (descriptor, None),
-        Err(why) => (None, Some(why)),
-    }
-}
-
-fn to_json(answer: &impl serde::Serialize) -> Answer {
-    serde_json::to_value(answer).map_err(|error| error.to_string())
 }
 
 pub(super) fn timespec(duration: Duration) -> Timespec {

@@ -99,17 +99,7 @@ impl Ring {
     ///
     /// It can be used by the calling thread only.
     pub fn open(sockets: &[UdpSocket], wake: BorrowedFd<'_>) -> Result<Self, Obstacle> {
-        let uring: IoUring = IoUring::builder()
-            // Restrictions can be registered only now, and cannot be lifted.
-            .setup_r_disabled()
-            // Completions are made when this thread waits for them, and never interrupt it.
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            // A reply that cannot be sent does not hold up those behind it.
-            .setup_submit_all()
-            .setup_cqsize(URING_COMPLETIONS as u32)
-            .build(URING_SUBMISSIONS as u32)
-            .map_err(Obstacle::of_setup)?;
+        let uring = disabled_ring()?;
         check_abilities(&uring)?;
         let files: ArrayVec<RawFd, { SOCKETS_PER_WORKER + 1 }> =
             sockets.iter().map(|socket| socket.as_raw_fd()).chain([wake.as_raw_fd()]).collect();
@@ -319,6 +309,26 @@ impl Outgoing {
         header: empty_header(),
         vector: libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 },
     };
+}
+
+/// Why this process cannot have a ring such as [`Ring::open`] makes, if it cannot. Leaves nothing.
+pub fn obstacle() -> Result<(), Obstacle> {
+    check_abilities(&disabled_ring()?)
+}
+
+/// A ring that does nothing before it is enabled.
+fn disabled_ring() -> Result<IoUring, Obstacle> {
+    IoUring::builder()
+        // Restrictions can be registered only now, and cannot be lifted.
+        .setup_r_disabled()
+        // Completions are made when this thread waits for them, and never interrupt it.
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        // A reply that cannot be sent does not hold up those behind it.
+        .setup_submit_all()
+        .setup_cqsize(URING_COMPLETIONS as u32)
+        .build(URING_SUBMISSIONS as u32)
+        .map_err(Obstacle::of_setup)
 }
 
 fn check_abilities(uring: &IoUring) -> Result<(), Obstacle> {

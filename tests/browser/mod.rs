@@ -1,6 +1,6 @@
 //! A headless Chromium, driven through its pipe of the DevTools protocol: messages of JSON, each
 //! ended by a zero byte (`--remote-debugging-pipe`).
-#![allow(unreachable_pub, reason = "`pub` here means: for the tests")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
 use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, Write as _, pipe};
 use std::process::{Child, Command, Stdio};

@@ -50,7 +50,8 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    fn new(role: &str) -> Result<Self, String> {
+    /// Makes one whose loopback is up, or says why that is not possible here.
+    pub fn new(role: &str) -> Result<Self, String> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("timeball-{}-{number}-{role}", std::process::id());
@@ -68,6 +69,13 @@ impl Namespace {
     /// `tc ARGUMENTS` in the namespace.
     pub fn tc(&self, arguments: &[&str]) -> Result<(), String> {
         run(Command::new("tc").args(["-n", &self.name]).args(arguments))
+    }
+
+    /// `program` in the namespace, which sees the interfaces of the namespace below /sys, too.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
     }
 
     /// Usable at once: nobody else can have the address, so nobody is asked.

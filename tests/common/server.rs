@@ -126,6 +126,27 @@ impl Server {
         kill(self.pid(), signal);
     }
 
+    /// Has it read a configuration that was changed by `change`; what it says of it.
+    pub fn reload_with(&self, change: impl FnOnce(String) -> String) -> String {
+        let path = self.directory.path().join("timeball.toml");
+        let text = std::fs::read_to_string(&path).expect("the configuration");
+        std::fs::write(&path, change(text)).expect("written");
+        let output = program().args(["reload", "--config"]).arg(&path).output().expect("run");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).expect("text");
+        assert!(output.status.success(), "{said}");
+        said
+    }
+
+    /// What it has counted, of `responder` or `key_establishment`.
+    pub fn counter(&self, section: &str, name: &str) -> u64 {
+        let path = self.directory.path().join("timeball.toml");
+        let output = program().args(["serverstats", "--json", "--config"]).arg(path).output();
+        let stats = output.expect("run").stdout;
+        let stats: serde_json::Value = serde_json::from_slice(&stats).expect("JSON");
+        stats[section][name].as_u64().unwrap_or_else(|| panic!("{name}: {stats}"))
+    }
+
     /// Everything that it wrote to standard error.
     pub fn log(&self) -> String {
         self.log.lock().expect("not poisoned").clone()

@@ -5,12 +5,15 @@
 //! tested elsewhere, and this program checks that such a test exists.
 #![allow(unreachable_pub, reason = "`pub` here means: for the other files of this program")]
 
+mod access;
 #[path = "../common/mod.rs"]
 mod common;
 mod interleaved;
 mod ke;
+mod limits;
 mod ntp;
 mod rotation;
+mod table;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -120,12 +123,20 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let lines = lines();
     let results = Results::default();
-    let cases: Vec<Case> =
-        [ke::cases(), ntp::cases(), interleaved::cases(), rotation::cases()].concat();
+    let cases: Vec<Case> = [
+        ke::cases(),
+        ntp::cases(),
+        interleaved::cases(),
+        rotation::cases(),
+        access::cases(),
+        limits::cases(),
+    ]
+    .concat();
     for line in &lines {
         let tested = cases.iter().any(|case| number(case.name) == line.number);
         assert_eq!(tested, line.status == Status::Here, "line {}: status and tests", line.number);
     }
+    let names: Vec<&str> = cases.iter().map(|case| case.name).collect();
     let mut trials: Vec<Trial> = cases.into_iter().map(|case| trial(case, &results)).collect();
     for line in &lines {
         let name = format!("c{:03}", line.number);
@@ -151,29 +162,11 @@ fn main() -> ExitCode {
     // A static is not dropped: without this the server would outlive its tests.
     drop(SERVER.lock().map(|mut server| server.take()));
     if all_ran {
-        print_table(&lines, &results.lock().expect("not poisoned"));
+        let results = results.lock().expect("not poisoned");
+        table::print(&lines, &results);
+        if !conclusion.has_failed() && !table::is_published(&lines, &names) {
+            return ExitCode::FAILURE;
+        }
     }
     conclusion.exit_code()
-}
-
-fn print_table(lines: &[Line], results: &BTreeMap<u16, bool>) {
-    let mut totals: BTreeMap<&str, usize> = BTreeMap::new();
-    println!("\nConformance (numbered lines; M = MUST, S = SHOULD)\n");
-    for line in lines {
-        let has_passed = results.get(&line.number) == Some(&true);
-        let (state, why) = match line.status {
-            Status::Here if has_passed => ("passed", String::new()),
-            Status::Here => ("FAILED", String::new()),
-            // This program has seen that the test is there; whether it passes, `cargo test` says.
-            Status::Elsewhere(place) if has_passed => ("unit", format!(" [{place}]")),
-            Status::Elsewhere(place) => ("FAILED", format!(" [no such test: {place}]")),
-            Status::Open(why) => ("open", format!(" [{why}]")),
-            Status::NotApplicable(why) => ("n/a", format!(" [{why}]")),
-        };
-        *totals.entry(state).or_default() += 1;
-        println!("{:>4} {:<6} {:<6} {}{why}", line.number, line.level, state, line.text);
-    }
-    let totals: Vec<String> =
-        totals.iter().map(|(state, count)| format!("{count} {state}")).collect();
-    println!("\nconformance lines: {}\n", totals.join(", "));
 }

@@ -236,10 +236,15 @@ impl Chronyd {
 
     /// The same with these options of its server.
     pub fn client_with(options: &str, certificate: &Path) -> Self {
+        Self::client_polling(-4, options, certificate)
+    }
+
+    /// The same that polls every 2^`poll` seconds.
+    pub fn client_polling(poll: i8, options: &str, certificate: &Path) -> Self {
         let certificate = std::fs::read(certificate).expect("readable");
         Self::start(
             &format!(
-                "server 127.0.0.1 {options} minpoll -4 maxpoll -4 iburst\n\
+                "server 127.0.0.1 {options} minpoll {poll} maxpoll {poll} iburst\n\
                  port 0\nnosystemcert\nntstrustedcerts DIR/cert.pem"
             ),
             &[("cert.pem", &certificate)],
@@ -285,13 +290,7 @@ impl ChronydServer {
     /// serves under these keys and never changes them.
     pub fn start(ntskeys: Option<&str>) -> Self {
         let made = tempfile::tempdir().expect("a directory");
-        let status = Command::new(env!("CARGO_BIN_EXE_timeball"))
-            .args(["cert", "self-signed", "--name", "127.0.0.1", "--out"])
-            .arg(made.path())
-            .stdout(Stdio::null())
-            .status()
-            .expect("the program");
-        assert!(status.success());
+        make_certificate(made.path());
         let read = |name| std::fs::read(made.path().join(name)).expect("made");
         let (certificate, key) = (read("cert.pem"), read("key.pem"));
         let mut files = vec![("cert.pem", &certificate[..]), ("key.pem", &key[..])];
@@ -314,13 +313,109 @@ impl ChronydServer {
         self.chronyd.directory.path().join("cert.pem")
     }
 
+    /// Its configuration file.
+    pub fn configuration(&self) -> PathBuf {
+        self.chronyd.directory.path().join("chrony.conf")
+    }
+
     /// Its key file as it is now.
     pub fn ntskeys(&self) -> String {
         std::fs::read_to_string(self.chronyd.directory.path().join("ntskeys")).expect("written")
     }
 }
 
-/// NTPsec's ntpd as a client.
+/// ntpd-rs as a server of NTS on 127.0.0.1, at stratum 5. As a client it ends where it may not set
+/// the clock, so it is none here.
+pub struct NtpdRsServer {
+    /// Its process.
+    pub peer: Peer,
+    /// UDP port.
+    pub ntp_port: u16,
+    /// TCP port.
+    pub ke_port: u16,
+    directory: TempDir,
+}
+
+impl NtpdRsServer {
+    /// Starts one.
+    pub fn start() -> Self {
+        let program = unpacked("ntpd-rs/bin/ntp-daemon");
+        let directory = open_directory();
+        let path = directory.path();
+        make_certificate(path);
+        let (ntp_port, ke_port) = (free_udp_port(), free_tcp_port());
+        let text = format!(
+            "[observability]\nlog-level = \"warn\"\n\
+             [synchronization]\nlocal-stratum = 5\n\
+             [[server]]\nlisten = \"127.0.0.1:{ntp_port}\"\n\
+             [[nts-ke-server]]\nlisten = \"127.0.0.1:{ke_port}\"\nntp-port = {ntp_port}\n\
+             certificate-chain-path = \"{path}/cert.pem\"\n\
+             private-key-path = \"{path}/key.pem\"\n",
+            path = path.display(),
+        );
+        let configuration = path.join("ntp.toml");
+        std::fs::write(&configuration, text).expect("written");
+        std::fs::set_permissions(&configuration, Permissions::from_mode(0o644)).expect("ours");
+        let mut command = without_clock(&program);
+        command.arg("-c").arg(configuration);
+        let peer = Peer::start(command, path.join("log"));
+        Self { peer, ntp_port, ke_port, directory }
+    }
+
+    /// The certificate, which is its own anchor of trust.
+    pub fn certificate(&self) -> PathBuf {
+        self.directory.path().join("cert.pem")
+    }
+}
+
+/// NTPsec's ntpd as a server of NTS on 127.0.0.1, at stratum 5. Its ports are the usual ones, so it
+/// has to be started in a network namespace of its own.
+pub struct NtpdServer {
+    /// Its process.
+    pub peer: Peer,
+    directory: TempDir,
+}
+
+impl NtpdServer {
+    /// Starts one, without a source and without the right to set the clock.
+    pub fn start() -> Self {
+        let program = unpacked("ntpsec/usr/sbin/ntpd");
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        make_certificate(path);
+        let text = format!(
+            "nts enable\nnts cert {path}/cert.pem\nnts key {path}/key.pem\n\
+             nts cookie {path}/cookies\ntos orphan 5 orphanwait 1\nstatsdir {path}/\n\
+             interface ignore all\ninterface listen 127.0.0.1\n",
+            path = path.display(),
+        );
+        let configuration = path.join("ntp.conf");
+        std::fs::write(&configuration, text).expect("written");
+        let mut command = without_clock(&program);
+        command.arg("-n").arg("-c").arg(configuration);
+        command.arg("-p").arg(path.join("pid")).arg("-f").arg(path.join("drift"));
+        let peer = Peer::start(command, path.join("log"));
+        Self { peer, directory }
+    }
+
+    /// The certificate, which is its own anchor of trust.
+    pub fn certificate(&self) -> PathBuf {
+        self.directory.path().join("cert.pem")
+    }
+}
+
+/// `cert.pem` and `key.pem` for 127.0.0.1, as `timeball cert` makes them.
+fn make_certificate(directory: &Path) {
+    let status = Command::new(env!("CARGO_BIN_EXE_timeball"))
+        .args(["cert", "self-signed", "--name", "127.0.0.1", "--out"])
+        .arg(directory)
+        .stdout(Stdio::null())
+        .status()
+        .expect("the program");
+    assert!(status.success());
+}
+
+/// NTPsec's ntpd.
 pub struct Ntpd {
     /// Its process.
     pub peer: Peer,
@@ -331,18 +426,35 @@ impl Ntpd {
     /// Starts one that polls as often as it can. It disciplines nothing: it is told not to
     /// (`disable ntp`), and it has not the right to.
     pub fn client(ke_port: u16, certificate: &Path) -> Self {
+        Self::start(&format!(
+            "server 127.0.0.1:{ke_port} nts ca {certificate} minpoll 0 maxpoll 0\n\
+             statsdir DIR/\nstatistics peerstats\n\
+             filegen peerstats file peerstats type none enable\n",
+            certificate = certificate.display(),
+        ))
+    }
+
+    /// Starts one without a source, which serves the clock that it runs on at this stratum, on UDP
+    /// port 123 of 127.0.0.1.
+    pub fn server(stratum: u8) -> Self {
+        let mut ntpd = Self::start(&format!(
+            // Else it answers an address less than once a second.
+            "restrict 127.0.0.1\ntos orphan {stratum} orphanwait 1\n"
+        ));
+        ntpd.peer.wait("ntpd serves", || stratum_told().filter(|told| *told == stratum));
+        ntpd
+    }
+
+    /// With these lines of configuration; `DIR` is its directory.
+    fn start(lines: &str) -> Self {
         let program = unpacked("ntpsec/usr/sbin/ntpd");
         wait_for_the_ntp_port();
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path();
         let text = format!(
             "disable ntp\n\
-             interface ignore all\ninterface ignore wildcard\ninterface listen 127.0.0.1\n\
-             server 127.0.0.1:{ke_port} nts ca {certificate} minpoll 0 maxpoll 0\n\
-             statsdir {path}/\nstatistics peerstats\n\
-             filegen peerstats file peerstats type none enable\n",
-            certificate = certificate.display(),
-            path = path.display(),
+             interface ignore all\ninterface ignore wildcard\ninterface listen 127.0.0.1\n{}",
+            lines.replace("DIR", &path.display().to_string()),
         );
         let configuration = path.join("ntp.conf");
         std::fs::write(&configuration, text).expect("written");
@@ -382,6 +494,20 @@ impl NtpdSample {
         let status = u16::from_str_radix(words.next()?, 16).ok()?;
         Some(Self { status, offset_seconds: words.next()?.parse().ok()? })
     }
+}
+
+/// What the server at UDP port 123 says of its stratum; `None` if it does not.
+fn stratum_told() -> Option<u8> {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.set_read_timeout(Some(LOOK_INTERVAL)).expect("a time limit");
+    let mut packet = [0; 48];
+    // Version 4, mode 3 (RFC 5905 figure 8).
+    packet[0] = 4 << 3 | 3;
+    // ntpd answers nobody without a transmit timestamp.
+    packet[40..].fill(1);
+    socket.send_to(&packet, ("127.0.0.1", NTP_PORT)).ok()?;
+    let (bytes, _) = socket.recv_from(&mut packet).ok()?;
+    (bytes == packet.len()).then_some(packet[1])
 }
 
 /// Another run of these tests may have it; any other owner stays.

@@ -1,7 +1,7 @@
 //! `timeball-load ke`.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -72,6 +72,8 @@ struct KeReport {
     program: String,
     command_line: String,
     host: Host,
+    /// By Ctrl-C: the results are those so far.
+    interrupted: bool,
     faults: Vec<String>,
     server: Option<ServerUse>,
     server_counters: Vec<Sample>,
@@ -109,6 +111,7 @@ pub(super) fn run(arguments: &KeArguments, stop: &AtomicBool) -> Result<u8, Comm
         program: format!("timeball-load {}", env!("CARGO_PKG_VERSION")),
         command_line: std::env::args().collect::<Vec<_>>().join(" "),
         host: Host::look(),
+        interrupted: stop.load(Ordering::Relaxed),
         faults: exchanges.faults(),
         server: watched.process,
         server_counters: watched.counters,
@@ -149,6 +152,9 @@ fn print(report: &KeReport, pace: Pace) {
     }
     if let Some(sample) = report.server_counters.last() {
         println!("server counts {}", counters(sample));
+    }
+    if report.interrupted {
+        println!("interrupted   the results are those so far");
     }
     for fault in &report.faults {
         println!("INVALID       {fault}");

@@ -16,8 +16,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use timeball::cli::generate::{GenerateArguments, generate};
+use timeball::cli::manual::Program;
 
 /// Exit code: done, and the figures are about the server.
 pub const EXIT_FINE: u8 = 0;
@@ -60,6 +62,26 @@ enum Command {
     Search(search::SearchArguments),
     /// Merge or compare results, as text or as one HTML file
     Report(report::ReportArguments),
+    /// Write manual pages and shell completions; packaging/build does this
+    #[command(hide = true)]
+    Generate(GenerateArguments),
+}
+
+/// What the manual pages say beside the options.
+pub const PROGRAM: Program = Program {
+    exit_status: &[
+        ("0", "Done, and the figures are about the server."),
+        ("1", "It could not be done."),
+        ("2", "The command line is wrong."),
+        ("3", "Done, but the generator was the limit: the figures are not about the server."),
+    ],
+    files: &[],
+    see_also: &["timeball-load(1)", "timeball(1)"],
+};
+
+/// The command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the program and returns its exit code.
@@ -76,6 +98,9 @@ pub fn run() -> ExitCode {
         Command::Mix(arguments) => mix::run(&arguments, &stop),
         Command::Search(arguments) => search::run(&arguments, &stop),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Generate(arguments) => generate(&arguments, command(), &PROGRAM)
+            .map(|()| EXIT_FINE)
+            .map_err(CommandError::from),
     };
     match result {
         Ok(code) => ExitCode::from(code),

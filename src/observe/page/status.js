@@ -193,7 +193,7 @@ function showTiles(sample, status) {
 function showReasons(now, before) {
   const time = Math.max(elapsed(now, before), 0.1);
   const refusals = (stats) => Object.entries(stats.responder)
-    .filter(([name]) => name.startsWith("dropped_") || ["nts_nak", "receive_drops", "send_errors", "send_buffer_full"].includes(name))
+    .filter(([name]) => name.startsWith("dropped_") || ["nts_nak", "kiss_rate", "kiss_rate_nts", "receive_drops", "send_errors", "send_buffer_full"].includes(name))
     .concat(failuresOf(stats).map(([name, value]) => [`key establishment: ${name}`, value]));
   const earlier = new Map(refusals(before.serverstats));
   const rows = refusals(now.serverstats).filter(([, value]) => value > 0);

@@ -34,8 +34,8 @@ enum Arguments {
     NotExecutable,
     /// kill(2), tgkill(2): this process.
     OwnProcess,
-    /// fcntl(2): F_GETFD.
-    DescriptorFlags,
+    /// fcntl(2): F_GETFD and F_GET_SEALS, which only ask.
+    Inquiry,
 }
 
 /// An entry by the name of its constant, `SYS_…`.
@@ -56,16 +56,16 @@ macro_rules! allow {
 /// What every role needs.
 pub const COMMON: &[SystemCall] = &[
     allow!(SYS_recvmsg, "orders of the supervisor"),
-    allow!(SYS_sendto, "reports to the supervisor"),
+    allow!(SYS_sendto, "reports to the supervisor; answers over TLS"),
     allow!(SYS_read, "the text of an order; the pipe of the signal handlers"),
     allow!(SYS_lseek, "File::read_to_end: how much of an order is left"),
-    allow!(SYS_statx, "File::read_to_end: how long an order is"),
+    allow!(SYS_statx, "File::read_to_end: how long an order is; whether a log is new"),
     allow!(SYS_fstat, "the same, where a container hides statx"),
     allow!(SYS_newfstatat, "the same: what glibc makes of it"),
-    allow!(SYS_write, "wakes by signal handlers; a panic's message"),
-    allow!(SYS_writev, "answers over TLS; what glibc says before it aborts"),
+    allow!(SYS_write, "wakes by signal handlers; a panic's message; lines of logs"),
+    allow!(SYS_writev, "handshakes of TLS; what glibc says before it aborts"),
     allow!(SYS_close, "orders that were read; what is open at the end"),
-    allow!(SYS_fcntl, DescriptorFlags, "std's check, in debug builds, of a descriptor it closes"),
+    allow!(SYS_fcntl, Inquiry, "the seals of new access lists; std's check of what it closes"),
     allow!(SYS_ppoll, "waiting, for at most a time"),
     #[cfg(target_arch = "x86_64")]
     allow!(SYS_poll, "waiting, for ever"),
@@ -73,7 +73,7 @@ pub const COMMON: &[SystemCall] = &[
     allow!(SYS_sched_yield, "the allocator, when threads meet in it"),
     allow!(SYS_clock_gettime, "time, where the vDSO has to ask the kernel"),
     allow!(SYS_getrandom, "seeds, of nonces and of the TLS library"),
-    allow!(SYS_mmap, NotExecutable, "allocators"),
+    allow!(SYS_mmap, NotExecutable, "allocators; new access lists"),
     allow!(SYS_mprotect, NotExecutable, "malloc's heaps of threads, which grow so"),
     allow!(SYS_mremap, "realloc of what is large"),
     allow!(SYS_munmap, "allocators; pages and stacks at the end"),
@@ -118,7 +118,8 @@ pub const KEY_ESTABLISHMENT: &[SystemCall] = &[
     allow!(SYS_epoll_pwait, "the same: what libraries make of it"),
     allow!(SYS_epoll_ctl, "a connection that begins or ends"),
     allow!(SYS_accept4, "a connection"),
-    allow!(SYS_setsockopt, "TCP_NODELAY"),
+    allow!(SYS_setsockopt, "a connection that is refused: SO_LINGER"),
+    allow!(SYS_getsockname, "which address was asked, of a listener on all"),
     allow!(SYS_getsockopt, "why a connection ended"),
     allow!(SYS_recvfrom, "what a client says"),
     allow!(SYS_shutdown, "the end of an answer"),
@@ -153,13 +154,17 @@ impl Arguments {
     fn rule(self) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
         use SeccompCmpArgLen::Dword;
         use SeccompCmpOp::{Eq, MaskedEq};
-        let (argument, operator, value) = match self {
+        let (argument, operator, values) = match self {
             Self::Any => return Ok(Vec::new()),
-            Self::NotExecutable => (2, MaskedEq(libc::PROT_EXEC as u64), 0),
-            Self::OwnProcess => (0, Eq, getpid().as_raw_nonzero().get() as u64),
-            Self::DescriptorFlags => (1, Eq, libc::F_GETFD as u64),
+            Self::NotExecutable => (2, MaskedEq(libc::PROT_EXEC as u64), vec![0]),
+            Self::OwnProcess => (0, Eq, vec![getpid().as_raw_nonzero().get() as u64]),
+            Self::Inquiry => (1, Eq, vec![libc::F_GETFD as u64, libc::F_GET_SEALS as u64]),
         };
-        Ok(vec![SeccompRule::new(vec![SeccompCondition::new(argument, Dword, operator, value)?])?])
+        let rule = |value| {
+            let condition = SeccompCondition::new(argument, Dword, operator.clone(), value)?;
+            SeccompRule::new(vec![condition])
+        };
+        values.into_iter().map(rule).collect()
     }
 }
 

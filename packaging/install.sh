@@ -1,0 +1,206 @@
+#!/bin/sh
+# Sets up a timeball server on this host in one command, as root: package, certificate, configuration,
+# firewall, service. It may be run again: what is done already stays as it is.
+set -eu
+
+usage() {
+    cat <<'END'
+usage: packaging/install.sh [--dry-run] [OPTIONS]
+
+  --name NAME          name that clients ask for; default: the host's full name
+  --certificate FILE   certificate chain from an authority (with --key); default: a self-signed
+                       one for NAME is made in /etc/timeball, and clients need a copy of it
+  --key FILE           its key; the group timeball has to be able to read it
+  --package FILE       .deb or .rpm to install; default: the one in target/packages, which is built
+                       if it is not there
+  --notrack            take NTP out of connection tracking until the next boot
+  --dry-run            print what would be done, and do nothing
+END
+}
+
+die() {
+    echo "install.sh: $1" >&2
+    exit "${2:-1}"
+}
+
+dry_run=no
+name=
+certificate=
+key=
+package=
+notrack=no
+while [ $# -gt 0 ]; do
+    case $1 in
+    --dry-run) dry_run=yes ;;
+    --notrack) notrack=yes ;;
+    --name | --certificate | --key | --package)
+        [ $# -ge 2 ] || die "$1 needs a value" 2
+        case $1 in
+        --name) name=$2 ;;
+        --certificate) certificate=$2 ;;
+        --key) key=$2 ;;
+        --package) package=$2 ;;
+        esac
+        shift
+        ;;
+    --help | -h)
+        usage
+        exit 0
+        ;;
+    *) die "there is no option $1; --help shows all" 2 ;;
+    esac
+    shift
+done
+
+here=$(cd "$(dirname "$0")" && pwd)
+configuration=/etc/timeball/timeball.toml
+[ -n "$name" ] || name=$(hostname -f 2>/dev/null || hostname)
+if [ -n "$certificate" ] || [ -n "$key" ]; then
+    if [ -z "$certificate" ] || [ -z "$key" ]; then
+        die "--certificate and --key go together" 2
+    fi
+    own_certificate=no
+else
+    own_certificate=yes
+    certificate=/etc/timeball/cert.pem
+    key=/etc/timeball/key.pem
+fi
+[ "$dry_run" = yes ] || [ "$(id -u)" = 0 ] || die "only root can install a service"
+
+# `run WORDS...`: shows a command and runs it.
+run() {
+    echo "+ $*"
+    [ "$dry_run" = yes ] || "$@"
+}
+
+done_already() {
+    echo "= $1"
+}
+
+# The package: built here if need be.
+find_package() {
+    if command -v dpkg >/dev/null; then
+        format=deb pattern="timeball_*.deb"
+    elif command -v rpm >/dev/null; then
+        format=rpm pattern="timeball-[0-9]*.rpm"
+    else
+        die "this system has neither dpkg nor rpm; README.md says how to build timeball by hand"
+    fi
+    [ -z "$package" ] || return 0
+    package=$(find "$here/../target/packages" -name "$pattern" 2>/dev/null | sort | tail -n 1)
+    [ -z "$package" ] || return 0
+    run "$here/build" "$format"
+    package=$(find "$here/../target/packages" -name "$pattern" 2>/dev/null | sort | tail -n 1)
+    [ -n "$package" ] || [ "$dry_run" = yes ] || die "packaging/build made no $format package"
+    [ -n "$package" ] || package="target/packages/$pattern"
+}
+
+install_package() {
+    find_package
+    case $package in
+    *.deb)
+        version=$(dpkg-deb -f "$package" Version 2>/dev/null || echo unknown)
+        # shellcheck disable=SC2016 # The format is dpkg-query's.
+        installed=$(dpkg-query -W -f '${Version} ${Status}' timeball 2>/dev/null || true)
+        if [ "$installed" = "$version install ok installed" ]; then
+            done_already "timeball $version is installed"
+        else
+            run dpkg -i "$package"
+        fi
+        ;;
+    *)
+        if rpm -q timeball >/dev/null 2>&1; then
+            run rpm -U --replacepkgs "$package"
+        else
+            run rpm -i "$package"
+        fi
+        ;;
+    esac
+}
+
+make_certificate() {
+    [ "$own_certificate" = yes ] || return 0
+    if [ -e "$certificate" ]; then
+        done_already "$certificate is there"
+    else
+        run timeball cert self-signed --name "$name" --name localhost --name 127.0.0.1 --name ::1 \
+            --out /etc/timeball
+    fi
+    run chgrp timeball "$key"
+    run chmod 0640 "$key"
+}
+
+# `set_key NAME VALUE`: takes the comment off a key of the packaged file. What somebody has written
+# there stays.
+set_key() {
+    if [ -e "$configuration" ] && grep -q "^$1 = " "$configuration"; then
+        done_already "$configuration has $(grep "^$1 = " "$configuration" | head -n 1)"
+    elif [ -e "$configuration" ] && ! grep -q "^#$1 = " "$configuration"; then
+        die "$configuration has no line for $1; write it yourself: $1 = \"$2\", in [ke]"
+    else
+        run sed -i "s|^#$1 = .*|$1 = \"$2\"|" "$configuration"
+        changed=yes
+    fi
+}
+
+# chronyd tells more than the kernel does.
+follow_chronyd() {
+    if ! pidof chronyd >/dev/null; then
+        echo "= no chronyd runs here: the kernel is asked whether its clock is kept"
+    elif [ -e "$configuration" ] && ! grep -q '^source = "kernel"' "$configuration"; then
+        done_already "$configuration has $(grep '^source = ' "$configuration" | head -n 1)"
+    else
+        run sed -i 's|^source = "kernel"|source = "follow"|' "$configuration"
+        changed=yes
+    fi
+}
+
+open_firewall() {
+    if command -v ufw >/dev/null && ufw status 2>/dev/null | grep -q '^Status: active'; then
+        run ufw allow timeball
+    elif command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; then
+        run firewall-cmd --quiet --permanent --add-service=timeball
+        run firewall-cmd --quiet --reload
+    else
+        echo "= neither ufw nor firewalld is active: open UDP port 123 and TCP port 4460 yourself"
+    fi
+    if [ "$notrack" = yes ]; then
+        run nft -f "$here/firewall/timeball-notrack.nft"
+    fi
+}
+
+start_service() {
+    run timeball config check "$configuration"
+    run systemctl enable --quiet timeball
+    if [ "$changed" = yes ]; then
+        run systemctl restart timeball
+    else
+        run systemctl start timeball
+    fi
+}
+
+changed=no
+install_package
+make_certificate
+set_key certificate "$certificate"
+set_key key "$key"
+follow_chronyd
+open_firewall
+start_service
+
+cat <<END
+
+To verify it, here:
+  systemctl status timeball
+  timeball status --config $configuration
+  timeball query $name$([ "$own_certificate" = no ] || echo " --ca $certificate")
+and on a client with chrony, in chrony.conf:
+  server $name iburst nts
+END
+if [ "$own_certificate" = yes ]; then
+    cat <<END
+  ntstrustedcerts /etc/chrony/timeball-cert.pem
+where the last is a copy of $certificate. A public server needs a certificate from an authority:
+packaging/certificates has what its renewals need.
+END
+fi
