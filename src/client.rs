@@ -38,6 +38,8 @@ pub struct Pending {
     pub request_bytes: usize,
     unique_identifier: [u8; UNIQUE_IDENTIFIER_BYTES_MIN],
     transmit_timestamp: NtpTimestamp,
+    /// Zero of a request in basic mode.
+    receive_timestamp: NtpTimestamp,
 }
 
 /// Why a response is not taken for the answer.
@@ -84,33 +86,46 @@ impl Association {
         buffer: &mut [u8],
         nonces: &mut NonceGenerator,
     ) -> Result<Pending, CookiesSpent> {
+        let mut random = [0; 8];
+        nonces.fill(&mut random);
+        // Random instead of the time: the server has no use for it, and nobody on the way
+        // learns the client's clock.
+        let transmit_timestamp = NtpTimestamp::from_bits(u64::from_be_bytes(random));
+        self.request_with(&request_header(transmit_timestamp), buffer, nonces)
+    }
+
+    /// [`Association::request`] with a header of the caller's: clients in interleaved mode
+    /// (RFC 9769) send two timestamps, of which the response returns one or the other.
+    pub fn request_with(
+        &mut self,
+        header: &Header,
+        buffer: &mut [u8],
+        nonces: &mut NonceGenerator,
+    ) -> Result<Pending, CookiesSpent> {
         let missing = COOKIES_PER_REPLY - self.cookies.len();
         let cookie = self.cookies.pop_at(0).ok_or(CookiesSpent)?;
         let placeholders = missing.min(placeholders_that_fit(buffer.len(), cookie.len()));
         let mut pending = Pending {
             request_bytes: 0,
             unique_identifier: [0; UNIQUE_IDENTIFIER_BYTES_MIN],
-            transmit_timestamp: NtpTimestamp::ZERO,
+            transmit_timestamp: header.transmit_timestamp,
+            receive_timestamp: header.receive_timestamp,
         };
         nonces.fill(&mut pending.unique_identifier);
-        let mut random = [0; 8];
-        nonces.fill(&mut random);
-        // Random instead of the time: the server has no use for it, and nobody on the way
-        // learns the client's clock.
-        pending.transmit_timestamp = NtpTimestamp::from_bits(u64::from_be_bytes(random));
 
         let algorithm = self.keys.algorithm();
         let mut nonce = [0; NONCE_BYTES_MAX];
         let nonce = &mut nonce[..algorithm.nonce_bytes()];
         nonces.fill(nonce);
         let parts = RequestParts {
-            transmit_timestamp: pending.transmit_timestamp,
+            transmit_timestamp: header.transmit_timestamp,
             unique_identifier: &pending.unique_identifier,
             cookie: &cookie,
             placeholders,
             nonce,
         };
         let layout = parts.write(buffer);
+        buffer[..HEADER_BYTES].copy_from_slice(&header.emit());
         let (before, text) =
             buffer[..layout.ciphertext.end()].split_at_mut(layout.ciphertext.start());
         seal_one(algorithm, self.keys.c2s(), nonce, &before[..layout.start], text)
@@ -129,7 +144,7 @@ impl Association {
         let header = Header::parse(response).ok_or(ResponseError::Unrelated)?;
         let answers = header.mode == Mode::Server
             && header.version == 4
-            && header.origin_timestamp == pending.transmit_timestamp;
+            && pending.is_origin(header.origin_timestamp);
         if !answers {
             return Err(ResponseError::Unrelated);
         }
@@ -234,6 +249,14 @@ pub fn is_kiss(header: &Header) -> bool {
 }
 
 impl Pending {
+    /// Whether a response returns a timestamp of the request: that of its transmission, or in
+    /// interleaved mode, when the response before it was received (RFC 9769 section 2).
+    fn is_origin(&self, timestamp: NtpTimestamp) -> bool {
+        let is_interleaved = self.receive_timestamp != NtpTimestamp::ZERO;
+        timestamp == self.transmit_timestamp
+            || is_interleaved && timestamp == self.receive_timestamp
+    }
+
     /// Whether a unique identifier field, header included, is the one that was sent.
     fn is_identified_by(&self, field: &[u8]) -> bool {
         field[FIELD_HEADER_BYTES..] == self.unique_identifier

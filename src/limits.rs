@@ -13,6 +13,9 @@ use std::time::Duration;
 /// batch has to stay inside the first-level cache.
 pub const BATCH_DATAGRAMS: usize = 32;
 
+/// Datagrams that the mmsg port takes at first. Batches double while they come full.
+pub const BATCH_DATAGRAMS_FIRST: usize = 2;
+
 /// Receive buffer of one datagram. The largest UDP payload on Ethernet, 1500 − 20 − 8: a longer
 /// datagram is marked truncated by the kernel and dropped. 23 cache lines: odd, so that the
 /// headers of a batch spread over all sets of the first-level cache.
@@ -186,6 +189,11 @@ pub const DEPARTURE_SPAN_MAX: i64 = (1 << 32) / 1000;
 /// How far a departure may exceed its estimate and count in full, however small the estimate is,
 /// in units of 2⁻³² s: 1 µs, so that an estimate starts from nothing in some dozens of batches.
 pub const DEPARTURE_NOISE: i64 = (1 << 32) / 1_000_000;
+
+/// Where one kind of rest between two batches ends and the next begins, in units of 2⁻³² s: 31 µs,
+/// below which the worker has not slept; 0.24 ms, below which its processor's caches are as it left
+/// them; 2 ms, from which on it has slept as deeply as it will.
+pub const DEPARTURE_RESTS: [u64; 3] = [1 << 17, 1 << 20, 1 << 23];
 
 /// Pairs of timestamps that each worker keeps for clients in interleaved mode, unless configured:
 /// 16 bytes each, 256 KiB, which the second-level cache holds. A client needs one; those that use

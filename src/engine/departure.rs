@@ -2,8 +2,10 @@
 //!
 //! The transmit timestamp is sealed, so it is written before the reply leaves: before all replies
 //! of the batch are sealed, and before those ahead of it are sent. Both take their time again and
-//! again, and what they took for earlier batches is a good guess of what they will take now. The
-//! worker measures it with two readings of the clock for each batch, and the engine writes
+//! again, and what they took for earlier batches of about this size, after about as long a rest, is
+//! a good guess of what they will take now: a processor that comes out of its sleep is slow at
+//! first. The worker measures it with two readings of the clock for each batch, and the engine
+//! writes
 //!
 //! ```text
 //! transmit = clock reading + lead + (place among the replies + ½) × time for one reply
@@ -13,18 +15,24 @@
 //! with it afterwards. Where in doubt the timestamp is rather too early, as it would be without
 //! all this; one from the future could break a nearby client's sums.
 
-use crate::limits::{BATCH_DATAGRAMS, DEPARTURE_GAIN_SHIFT, DEPARTURE_NOISE, DEPARTURE_SPAN_MAX};
+use crate::limits::{
+    BATCH_DATAGRAMS, DEPARTURE_GAIN_SHIFT, DEPARTURE_NOISE, DEPARTURE_RESTS, DEPARTURE_SPAN_MAX,
+};
 use crate::wire::timestamp::NtpTimestamp;
 
 /// What departures of one worker have taken so far.
 #[derive(Debug, Default)]
 pub(super) struct Departures {
-    /// By the logarithm of the number of replies: the fewer they are, the more each costs.
-    spans: [Spans; SIZES],
+    /// By the worker's rest before the batch, and by the logarithm of the number of replies: the
+    /// fewer they are, the more each costs.
+    spans: [[Spans; SIZES]; RESTS],
     stamped: Option<Stamped>,
+    /// When the last batch had been handed over.
+    ended: NtpTimestamp,
 }
 
 const SIZES: usize = BATCH_DATAGRAMS.ilog2() as usize + 1;
+const RESTS: usize = DEPARTURE_RESTS.len() + 1;
 
 /// Running estimates for batches of about one size; zero until one was sent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +48,14 @@ struct Spans {
 struct Stamped {
     at: NtpTimestamp,
     replies: usize,
+    class: Class,
+}
+
+/// Which batches take about the same time: the places of their spans.
+#[derive(Clone, Copy, Debug)]
+struct Class {
+    rest: usize,
+    size: usize,
 }
 
 /// Times of departure of one batch.
@@ -52,8 +68,9 @@ pub(super) struct Schedule {
 impl Departures {
     /// The departures of a batch of `replies` for which the clock was read just now.
     pub(super) fn schedule(&mut self, now: NtpTimestamp, replies: usize) -> Schedule {
-        self.stamped = (replies > 0).then_some(Stamped { at: now, replies });
-        let Spans { lead, reply } = self.spans[size(replies)];
+        let class = Class { rest: rest(now.seconds_since(self.ended)), size: size(replies) };
+        self.stamped = (replies > 0).then_some(Stamped { at: now, replies, class });
+        let Spans { lead, reply } = self.known(class);
         Schedule { first: now.plus(lead.0 + reply.0 / 2), reply: reply.0 }
     }
 
@@ -61,19 +78,36 @@ impl Departures {
     /// `ended`. A clock that was stepped meanwhile, or a worker that was not let run, teaches
     /// nothing.
     pub(super) fn sent(&mut self, started: NtpTimestamp, ended: NtpTimestamp) {
-        let Some(Stamped { at, replies }) = self.stamped.take() else { return };
+        self.ended = ended;
+        let Some(Stamped { at, replies, class }) = self.stamped.take() else { return };
         let (lead, send) = (started.seconds_since(at), ended.seconds_since(started));
         let plausible = 0..=DEPARTURE_SPAN_MAX;
         if plausible.contains(&lead) && plausible.contains(&send) {
-            let spans = &mut self.spans[size(replies)];
+            let mut spans = self.known(class);
             spans.lead.learn(lead);
             spans.reply.learn(send / replies as i64);
+            self.spans[class.rest][class.size] = spans;
         }
+    }
+
+    /// What batches of this class take, or while none was sent, those of this size after a shorter
+    /// rest, or else a longer one.
+    fn known(&self, class: Class) -> Spans {
+        let is_known = |spans: &Spans| spans.reply.0 > 0;
+        let mut rests = (0..=class.rest).rev().chain(class.rest + 1..RESTS);
+        let spans = rests.find_map(|rest| Some(self.spans[rest][class.size]).filter(is_known));
+        spans.unwrap_or_default()
     }
 }
 
 fn size(replies: usize) -> usize {
     (replies.clamp(1, BATCH_DATAGRAMS)).ilog2() as usize
+}
+
+/// The place of a rest of so many units of 2⁻³² s. After a step back of the clock it is taken for
+/// the longest.
+fn rest(units: i64) -> usize {
+    DEPARTURE_RESTS.iter().filter(|&&longest| units as u64 >= longest).count()
 }
 
 impl Schedule {
@@ -157,6 +191,41 @@ mod tests {
         }
         let error = send(&mut departures, 1, 2 * MICROSECOND, 4 * MICROSECOND)[0];
         assert!(error.abs() < MICROSECOND / 5, "{error} units");
+    }
+
+    /// A processor that wakes up needs longer.
+    #[test]
+    fn a_rest_before_a_batch_is_taken_into_account() {
+        let mut departures = Departures::default();
+        let mut now = START;
+        let mut errors = Vec::new();
+        for batch in 0..2000 {
+            let (rest, lead) = if batch % 2 == 0 { (10, 2) } else { (5000, 9) };
+            now = now.plus(rest * MICROSECOND);
+            let schedule = departures.schedule(now, 1);
+            let started = now.plus(lead * MICROSECOND);
+            now = started.plus(4 * MICROSECOND);
+            departures.sent(started, now);
+            let left = started.plus(2 * MICROSECOND);
+            errors.push(left.seconds_since(schedule.departure(0)));
+        }
+        for error in &errors[1000..] {
+            assert!(error.abs() < MICROSECOND / 5, "{error} units");
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_another_rest_is_the_first_guess() {
+        let mut departures = Departures::default();
+        for _ in 0..200 {
+            // Each begins when the one before has ended, as far as it is told.
+            departures.ended = START;
+            send(&mut departures, 4, MICROSECOND, 2 * MICROSECOND);
+        }
+        departures.ended = START.plus(-(1 << 32));
+        for error in send(&mut departures, 4, MICROSECOND, 2 * MICROSECOND) {
+            assert!(error.abs() < MICROSECOND / 5, "{error} units");
+        }
     }
 
     #[test]

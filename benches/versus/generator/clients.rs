@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd as _;
 
 use timeball::aead::{Aead, Algorithm, NonceGenerator};
-use timeball::client::{Association, Pending, REQUEST_BYTES_MIN};
+use timeball::client::{Association, Pending, REQUEST_BYTES_MIN, request_header};
 use timeball::cookie::format::{self, ClientKeys, cookie_bytes};
 use timeball::cookie::ring::KeyRing;
 use timeball::limits::{BATCH_DATAGRAMS, COOKIES_PER_REPLY, DATAGRAM_BYTES};
@@ -13,6 +13,9 @@ use timeball::sys::message::{Envelope, Payload};
 use timeball::sys::mmsg;
 use timeball::wire::ntp::{HEADER_BYTES, Header, Mode};
 use timeball::wire::timestamp::NtpTimestamp;
+
+use crate::bpf::Map;
+use crate::nanoseconds;
 
 /// Associations with keys, cookies and addresses of their own, unless told: enough that their
 /// packets do not stay in a second-level cache.
@@ -40,13 +43,21 @@ const PAYLOAD_START: usize = ETHERNET_BYTES + IPV4_BYTES + UDP_BYTES;
 /// All clients of a run. Their requests have one length.
 pub(crate) struct Clients {
     clients: Vec<Client>,
+    /// Whether the sampled ones are in interleaved mode; the others never are.
+    interleaved: bool,
+    random: NonceGenerator,
     buffers: Box<[Payload; BATCH_DATAGRAMS]>,
 }
 
 struct Client {
     frame: Vec<u8>,
+    /// The timestamps of the request, of which the reply returns one.
+    transmit: NtpTimestamp,
+    receive: NtpTimestamp,
     /// The keys, of an NTS client.
     association: Option<(Association, Pending)>,
+    /// When the last reply was taken in here.
+    replied: Option<NtpTimestamp>,
 }
 
 /// Sampled replies.
@@ -56,34 +67,30 @@ pub(crate) struct Judged {
     pub(crate) authentic: u64,
     /// Anything else.
     pub(crate) wrong: u64,
-    /// How much later than its transmit timestamp says each authentic reply was taken in here.
+    /// How much later than a transmit timestamp says its reply was taken in here: each authentic
+    /// reply, or of clients in interleaved mode, each whose transmit timestamp came with the next.
     pub(crate) lateness_ns: Vec<i64>,
 }
 
 impl Clients {
     /// `count` is a power of two and at least [`SAMPLED`].
-    pub(crate) fn mint(ring: &KeyRing, is_nts: bool, server: SocketAddrV4, count: usize) -> Self {
+    pub(crate) fn mint(
+        ring: &KeyRing,
+        is_nts: bool,
+        interleaved: bool,
+        server: SocketAddrV4,
+        count: usize,
+    ) -> Self {
         let mut aead = Aead::detect();
         let mut random = NonceGenerator::from_seed(&[7; 32]);
         let clients = (0..count)
             .map(|index| {
-                let mut payload = [0; REQUEST_BYTES_MIN];
-                let (association, bytes) = if is_nts {
-                    let mut association = mint_association(ring, &mut aead, &mut random);
-                    let pending =
-                        association.request(&mut payload, &mut random).expect("it has a cookie");
-                    (Some((association, pending)), pending.request_bytes)
-                } else {
-                    // Version 4, mode 3, and a transmit timestamp to be recognised by.
-                    payload[0] = 0x23;
-                    random.fill(&mut payload[40..HEADER_BYTES]);
-                    (None, HEADER_BYTES)
-                };
-                let source = source(index, count / SAMPLED);
-                Client { frame: frame(source, server, &payload[..bytes]), association }
+                let association = is_nts.then(|| mint_association(ring, &mut aead, &mut random));
+                Client::new(association, source(index, count / SAMPLED), server, &mut random)
             })
             .collect();
-        Self { clients, buffers: Box::new([[0; DATAGRAM_BYTES]; BATCH_DATAGRAMS]) }
+        let buffers = Box::new([[0; DATAGRAM_BYTES]; BATCH_DATAGRAMS]);
+        Self { clients, interleaved, random, buffers }
     }
 
     pub(crate) fn frame_bytes(&self) -> usize {
@@ -94,8 +101,14 @@ impl Clients {
         self.clients.iter().map(|client| &client.frame[..])
     }
 
-    /// Takes what `socket` holds. The client is found by the reply's origin timestamp.
-    pub(crate) fn judge(&mut self, socket: &UdpSocket, judged: &mut Judged) -> io::Result<()> {
+    /// Takes what `socket` holds. A client in interleaved mode asks next what its reply tells it
+    /// to, by its entry in `frames`.
+    pub(crate) fn judge(
+        &mut self,
+        socket: &UdpSocket,
+        frames: &Map,
+        judged: &mut Judged,
+    ) -> io::Result<()> {
         let mut envelopes = [Envelope::EMPTY; BATCH_DATAGRAMS];
         loop {
             let received = match mmsg::recv(socket.as_fd(), &mut *self.buffers, &mut envelopes) {
@@ -105,39 +118,116 @@ impl Clients {
             };
             for (place, envelope) in envelopes[..received].iter_mut().enumerate() {
                 let mut reply = self.buffers[place];
+                let reply = &mut reply[..envelope.payload_bytes];
                 let arrival = envelope.turn().arrival;
-                match (self.departure(&mut reply[..envelope.payload_bytes]), arrival) {
-                    (Some(departure), Some(arrival)) => {
-                        judged.authentic += 1;
-                        judged.lateness_ns.push(nanoseconds(arrival.seconds_since(departure)));
+                match arrival.and_then(|arrival| self.take(reply, arrival, judged)) {
+                    Some(index) if self.interleaved => {
+                        frames.write(index as u32, &self.clients[index].frame)?;
                     }
-                    _ => judged.wrong += 1,
+                    Some(_) => {}
+                    None => judged.wrong += 1,
                 }
             }
         }
     }
 
-    /// The transmit timestamp of an authentic reply.
-    fn departure(&mut self, reply: &mut [u8]) -> Option<NtpTimestamp> {
-        let header = Header::parse(reply)?;
-        let origin = header.origin_timestamp.to_bits().to_be_bytes();
-        let transmit = PAYLOAD_START + 40..PAYLOAD_START + HEADER_BYTES;
+    /// Takes an authentic reply; returns whose it is. The client is found by the timestamp that the
+    /// reply returns to it.
+    fn take(
+        &mut self,
+        reply: &mut [u8],
+        arrival: NtpTimestamp,
+        judged: &mut Judged,
+    ) -> Option<usize> {
         let stride = self.clients.len() / SAMPLED;
-        let mut sampled = self.clients.iter_mut().step_by(stride);
-        let client = sampled.find(|client| client.frame[transmit.clone()] == origin)?;
+        let origin = Header::parse(reply)?.origin_timestamp;
+        let mut sampled = self.clients.iter_mut().enumerate().step_by(stride);
+        let (index, client) = sampled.find(|(_, client)| {
+            client.transmit == origin || self.interleaved && client.receive == origin
+        })?;
+        let header = client.open(reply)?;
+        judged.authentic += 1;
+        let is_interleaved = origin != client.transmit;
+        let replied = client.replied.replace(arrival);
+        let left = if is_interleaved { replied } else { (!self.interleaved).then_some(arrival) };
+        let lateness = left.map(|left| left.seconds_since(header.transmit_timestamp));
+        judged.lateness_ns.extend(lateness.map(nanoseconds));
+        if self.interleaved {
+            client.ask(header.receive_timestamp, &mut self.random);
+        }
+        Some(index)
+    }
+}
+
+impl Client {
+    /// With its first request, which is in basic mode.
+    fn new(
+        association: Option<Association>,
+        source: SocketAddrV4,
+        server: SocketAddrV4,
+        random: &mut NonceGenerator,
+    ) -> Self {
+        let mut payload = [0; REQUEST_BYTES_MIN];
+        let header = request_header(timestamp(random));
+        let (association, bytes) = write(association, &header, &mut payload, random);
+        Self {
+            frame: frame(source, server, &payload[..bytes]),
+            transmit: header.transmit_timestamp,
+            receive: header.receive_timestamp,
+            association,
+            replied: None,
+        }
+    }
+
+    /// Turns the request into one in interleaved mode (RFC 9769 section 2) that names the reply
+    /// with this receive timestamp. It says nothing of the client's clock.
+    fn ask(&mut self, origin_timestamp: NtpTimestamp, random: &mut NonceGenerator) {
+        (self.transmit, self.receive) = (timestamp(random), timestamp(random));
+        let header = Header {
+            origin_timestamp,
+            receive_timestamp: self.receive,
+            ..request_header(self.transmit)
+        };
+        let association = self.association.take().map(|(association, _)| association);
+        let payload = &mut self.frame[PAYLOAD_START..];
+        (self.association, _) = write(association, &header, payload, random);
+    }
+
+    /// The header of an authentic reply.
+    fn open(&mut self, reply: &mut [u8]) -> Option<Header> {
+        let header = Header::parse(reply)?;
         let is_time = header.mode == Mode::Server && header.stratum > 0;
-        let is_authentic = match &mut client.association {
+        let is_authentic = match &mut self.association {
             Some((association, pending)) => {
                 reply.len() == pending.request_bytes && association.response(pending, reply).is_ok()
             }
             None => reply.len() == HEADER_BYTES,
         };
-        (is_time && is_authentic).then_some(header.transmit_timestamp)
+        (is_time && is_authentic).then_some(header)
     }
 }
 
-fn nanoseconds(units: i64) -> i64 {
-    ((i128::from(units) * 1_000_000_000) >> 32) as i64
+/// Writes a request with this header; returns its length, and what its reply is opened with.
+fn write(
+    association: Option<Association>,
+    header: &Header,
+    payload: &mut [u8],
+    random: &mut NonceGenerator,
+) -> (Option<(Association, Pending)>, usize) {
+    let Some(mut association) = association else {
+        payload[..HEADER_BYTES].copy_from_slice(&header.emit());
+        return (None, HEADER_BYTES);
+    };
+    // Each reply brings a cookie for the one that was sent.
+    let pending = association.request_with(header, payload, random).expect("it has a cookie");
+    (Some((association, pending)), pending.request_bytes)
+}
+
+/// Nothing but something to be recognised by.
+fn timestamp(random: &mut NonceGenerator) -> NtpTimestamp {
+    let mut bytes = [0; 8];
+    random.fill(&mut bytes);
+    NtpTimestamp::from_bits(u64::from_be_bytes(bytes))
 }
 
 /// Every `stride`th client is sampled: it has an address of the /24.

@@ -10,6 +10,7 @@
 mod bpf;
 mod clients;
 mod counters;
+mod probes;
 mod program;
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -30,6 +31,7 @@ use timeball::sys::socket::{UdpOptions, open_udp};
 use crate::bpf::{Map, Program};
 use crate::clients::{CLIENTS_DEFAULT, Clients, Judged, SAMPLE_PORT, SAMPLED};
 use crate::counters::Counters;
+use crate::probes::Probes;
 use crate::program::{Frames, PACE_BYTES, Pace};
 
 /// One window of load, run by benches/versus/run inside the namespace that it made.
@@ -65,6 +67,12 @@ pub(crate) struct Arguments {
     /// How requests that are paced follow each other
     #[arg(long, default_value = "steady")]
     arrivals: Arrivals,
+    /// The clients whose replies are judged are in interleaved mode (RFC 9769)
+    #[arg(long)]
+    interleaved: bool,
+    /// Ask through a socket besides, to see what receive timestamps are off by
+    #[arg(long)]
+    probe: bool,
     /// The server's processor
     #[arg(long, default_value_t = 0)]
     cpu: usize,
@@ -121,7 +129,8 @@ fn measure(arguments: &Arguments) -> Result<serde_json::Value, Box<dyn std::erro
     if !count.is_power_of_two() || count < SAMPLED {
         return Err(format!("--clients takes a power of two from {SAMPLED} up").into());
     }
-    let mut clients = Clients::mint(&ring, arguments.ask == Ask::Nts, arguments.server, count);
+    let is_nts = arguments.ask == Ask::Nts;
+    let clients = Clients::mint(&ring, is_nts, arguments.interleaved, arguments.server, count);
     let address = (Ipv4Addr::UNSPECIFIED, SAMPLE_PORT).into();
     let socket = open_udp(address, false, &UdpOptions::default())?;
 
@@ -145,8 +154,9 @@ fn measure(arguments: &Arguments) -> Result<serde_json::Value, Box<dyn std::erro
     let bytes = clients.frame_bytes();
     let observer = thread::spawn({
         let arguments = arguments.clone();
+        let sample = Sample::of(clients, socket, frames, &arguments)?;
         move || {
-            let seen = observe(&arguments, &pace, &mut clients, &socket);
+            let seen = observe(&arguments, &pace, sample);
             // The kernel gives a process's signal to its main thread, which it takes out of the
             // test runner.
             rustix::process::kill_process(rustix::process::getpid(), Signal::USR1)
@@ -160,37 +170,75 @@ fn measure(arguments: &Arguments) -> Result<serde_json::Value, Box<dyn std::erro
     Ok(observer.join().expect("the observer does not panic")?)
 }
 
+/// What is looked at more closely than by counting.
+struct Sample {
+    clients: Clients,
+    socket: UdpSocket,
+    frames: Map,
+    probes: Option<Probes>,
+    judged: Judged,
+}
+
+impl Sample {
+    fn of(
+        clients: Clients,
+        socket: UdpSocket,
+        frames: Map,
+        arguments: &Arguments,
+    ) -> io::Result<Self> {
+        let probes = arguments.probe.then(|| Probes::open(arguments.server)).transpose()?;
+        Ok(Self { clients, socket, frames, probes, judged: Judged::default() })
+    }
+
+    /// Looks for so long.
+    fn watch(&mut self, time: Duration) -> io::Result<()> {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.clients.judge(&self.socket, &self.frames, &mut self.judged)?;
+            if let Some(probes) = &mut self.probes {
+                probes.turn()?;
+            }
+            thread::sleep(SAMPLE_INTERVAL);
+        }
+        Ok(())
+    }
+
+    /// Measures from now on.
+    fn begin(&mut self) {
+        self.judged.lateness_ns.clear();
+        if let Some(probes) = &mut self.probes {
+            probes.begin();
+        }
+    }
+}
+
 /// Takes the counters around the window and judges the sampled replies meanwhile.
-fn observe(
-    arguments: &Arguments,
-    pace: &Map,
-    clients: &mut Clients,
-    socket: &UdpSocket,
-) -> io::Result<serde_json::Value> {
+fn observe(arguments: &Arguments, pace: &Map, mut sample: Sample) -> io::Result<serde_json::Value> {
     let look = || -> io::Result<_> {
         let sent = Pace::sent(&pace.read(0)?);
         Ok((Counters::read(arguments.pid, &arguments.beside, arguments.cpu)?, sent))
     };
-    let mut judged = Judged::default();
-    let mut watch = |time: Duration, judged: &mut Judged| -> io::Result<()> {
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            clients.judge(socket, judged)?;
-            thread::sleep(SAMPLE_INTERVAL);
-        }
-        Ok(())
-    };
-    watch(WARM_UP, &mut judged)?;
-    judged.lateness_ns.clear();
+    sample.watch(warm_up(arguments))?;
+    sample.begin();
     let (before, sent_before) = look()?;
     let started = Instant::now();
-    watch(Duration::from_secs_f64(arguments.seconds.clamp(0.01, SECONDS_MAX)), &mut judged)?;
+    sample.watch(Duration::from_secs_f64(arguments.seconds.clamp(0.01, SECONDS_MAX)))?;
     let (after, sent_after) = look()?;
     let seconds = started.elapsed().as_secs_f64();
-    Ok(report(&after.since(&before), sent_after - sent_before, &judged, seconds))
+    Ok(report(&after.since(&before), sent_after - sent_before, &sample, seconds))
 }
 
-fn report(spent: &Counters, sent: u64, judged: &Judged, seconds: f64) -> serde_json::Value {
+/// In interleaved mode until each client has had its third reply, which is the first in that mode.
+fn warm_up(arguments: &Arguments) -> Duration {
+    if !arguments.interleaved || arguments.rate == 0 {
+        return WARM_UP;
+    }
+    let turn_seconds = arguments.clients as f64 / arguments.rate as f64;
+    WARM_UP + Duration::from_secs_f64((3.0 * turn_seconds).min(SECONDS_MAX))
+}
+
+fn report(spent: &Counters, sent: u64, sample: &Sample, seconds: f64) -> serde_json::Value {
+    let Sample { judged, probes, .. } = sample;
     let per_second = |count: u64| (count as f64 / seconds).round();
     let per_response = |time_ns: u64| (time_ns as f64 / spent.answered.max(1) as f64).round();
     let share = |time_ns: u64| (time_ns as f64 / seconds / 1e6).round() / 1e3;
@@ -211,6 +259,8 @@ fn report(spent: &Counters, sent: u64, judged: &Judged, seconds: f64) -> serde_j
         "sampled": judged.authentic + judged.wrong,
         "wrong": judged.wrong,
         "lateness_ns": lateness(&judged.lateness_ns),
+        "transmit_error_ns": magnitude(&judged.lateness_ns),
+        "receive_error_ns": probes.as_ref().map(|probes| magnitude(&probes.errors_ns())),
         "seconds": seconds,
     })
 }
@@ -234,6 +284,25 @@ fn lateness(errors_ns: &[i64]) -> serde_json::Value {
         "median": rank(50),
         "p99": rank(99),
     })
+}
+
+/// Mean and 99th percentile of how large errors are, whatever their sign.
+fn magnitude(errors_ns: &[i64]) -> serde_json::Value {
+    let mut sorted: Vec<u64> = errors_ns.iter().map(|ns| ns.unsigned_abs()).collect();
+    sorted.sort_unstable();
+    if sorted.is_empty() {
+        return serde_json::Value::Null;
+    }
+    json!({
+        "count": sorted.len(),
+        "mean": (sorted.iter().sum::<u64>() as f64 / sorted.len() as f64).round(),
+        "p99": sorted[(sorted.len() - 1) * 99 / 100],
+    })
+}
+
+/// Of units of 2⁻³² s.
+pub(crate) fn nanoseconds(units: i64) -> i64 {
+    ((i128::from(units) * 1_000_000_000) >> 32) as i64
 }
 
 fn index_of(interface: &str) -> io::Result<u32> {
