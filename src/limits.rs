@@ -133,6 +133,42 @@ pub const MOMENT_ATTEMPTS: usize = 8;
 /// Readings of the clock that measure its precision: enough to meet an undisturbed pair.
 pub const PRECISION_READINGS: usize = 1000;
 
+/// Seconds of a day, of which a leap second is announced on the last one.
+pub const DAY_SECONDS: i64 = 86_400;
+
+/// How long a leap second that is past concerns a clock, in seconds: until noon.
+pub const LEAP_AFTER_SECONDS: i64 = 43_200;
+
+/// A smear lasts for so long before and after its leap second, in seconds: from noon to noon of
+/// UTC, as the public servers of Google and AWS do it, so that clients may ask them and us.
+pub const LEAP_SMEAR_HALF_SECONDS: f64 = LEAP_AFTER_SECONDS as f64;
+
+/// How far a step of the clock may be off a second and be a leap second, in seconds. A daemon that
+/// corrects the clock at the same time does so by less.
+pub const LEAP_STEP_TOLERANCE_SECONDS: f64 = 0.1;
+
+/// A source may announce a leap second for so long before it, in seconds, and agree with a list: a
+/// month, as sources did before RFC 5905.
+pub const LEAP_CONFLICT_SECONDS: f64 = 32.0 * 86_400.0;
+
+/// So close to a leap second a clock is looked at before every batch, in units of 2⁻³² s: two
+/// seconds, in which a look is one too old.
+pub const LEAP_LOOK: u64 = 2 << 32;
+
+/// So close to an inserted leap second the time that a clock shows does not say whether it has made
+/// it, in seconds: it shows the last second before it twice, and some milliseconds after it until
+/// the kernel looks, and may be corrected by some more.
+pub const LEAP_DOUBT_SECONDS: f64 = 1.5;
+
+/// Longest leap-seconds file that is read, in bytes. It has 5 KiB after 27 leap seconds.
+pub const LEAP_FILE_BYTES_MAX: u64 = 1 << 16;
+
+/// Replies of a followed daemon that one line of statistics is of: a minute's.
+pub const STATISTICS_MEASUREMENTS: usize = 60;
+
+/// Lines of logs that wait for a slow disk: of 20 seconds, with all logs on.
+pub const LOG_LINES_WAITING: usize = 64;
+
 /// Stratum in `kernel` mode: that of a client of a pool server, which is what most hosts are.
 pub const KERNEL_STRATUM_DEFAULT: u8 = 3;
 

@@ -1,5 +1,5 @@
-//! A real chronyd as the followed daemon: what its clients are told, ours are told. Every chronyd
-//! runs with -x and without the right to set the clock.
+//! A real chronyd or ntpd as the followed daemon: what its clients are told, ours are told. None of
+//! them may set the clock.
 
 mod common;
 mod peer;
@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 
 use common::plain_request;
 use common::rig::receive;
-use common::server::{Server, free_udp_port, kill, udp_client, wait_until};
-use peer::Chronyd;
+use common::server::{Server, free_udp_port, kill, program, udp_client, wait_until};
+use peer::{Chronyd, Ntpd, NtpdRsServer};
 use rustix::process::Signal;
 use timeball::aead::Algorithm;
 use timeball::clock::follow::Sample;
 use timeball::clock::host::moment;
+use timeball::limits::NTP_PORT;
 use timeball::wire::ntp::{Leap, Mode, ReferenceId};
 use timeball::wire::timestamp::NtpTimestamp;
 
@@ -81,6 +82,17 @@ fn ask(server: SocketAddr) -> Sample {
 
 fn wait_for(server: &Server, leap: Leap) {
     wait_until("the leap indicator", || ask(server.ntp()).header.leap == leap);
+}
+
+/// Waits until `timeball sources` says this.
+fn shown(server: &Server, says: &str) {
+    let configuration = server.directory.path().join("timeball.toml");
+    let mut sources = program();
+    sources.args(["sources", "--config"]).arg(configuration);
+    wait_until(says, || {
+        let shown = sources.output().expect("started").stdout;
+        String::from_utf8_lossy(&shown).contains(says)
+    });
 }
 
 /// Both tell the same of one clock.
@@ -197,4 +209,50 @@ fn chronyd_is_asked_over_its_unix_socket_again_after_its_restart() {
     wait_for(&server, Leap::Unsynchronised);
     chain.chronyd.restart();
     wait_for(&server, Leap::None);
+}
+
+/// NTPsec's ntpd gives no report of its own: its replies are all there is.
+#[test]
+fn ntpsec_is_followed_lost_and_found_again() {
+    let ntpd = Ntpd::server(UPSTREAM_STRATUM);
+    let place = SocketAddr::from(([127, 0, 0, 1], NTP_PORT));
+    let server = follow(&format!("source = \"follow\"\nholdover = 2\nfollow = \"{place}\""));
+    wait_for(&server, Leap::None);
+    let ours = ask(server.ntp());
+    assert_same(&ours, &ask(place));
+    assert_eq!(ours.header.stratum, UPSTREAM_STRATUM);
+    ntpd.peer.assert_it_cannot_set_the_clock();
+    drop(ntpd);
+    wait_for(&server, Leap::Unsynchronised);
+    let _ntpd = Ntpd::server(UPSTREAM_STRATUM);
+    wait_for(&server, Leap::None);
+    assert_same(&ask(server.ntp()), &ask(place));
+}
+
+/// Where it may not set the clock ntpd-rs has no source either, and says so.
+#[test]
+fn ntpd_rs_without_a_source_is_told_as_it_is() {
+    let ntpd_rs = NtpdRsServer::start();
+    let place = SocketAddr::from(([127, 0, 0, 1], ntpd_rs.ntp_port));
+    let server = follow(&format!("source = \"follow\"\nfollow = \"{place}\""));
+    assert_eq!(ask(place).header.leap, Leap::Unsynchronised);
+    shown(&server, "the daemon says that its clock is not synchronised");
+    let header = ask(server.ntp()).header;
+    assert_eq!((header.leap, header.stratum), (Leap::Unsynchronised, 0));
+    ntpd_rs.peer.assert_it_cannot_set_the_clock();
+}
+
+/// Its replies are 0.3 s off what the report of the daemon says that keeps this clock.
+#[test]
+fn a_falseticking_daemon_is_not_believed() {
+    let falseticker = Chain::start("offset 0.3", "");
+    let [ntp_port, command_port] = [(); 2].map(|()| free_udp_port());
+    let _chronyd = Chronyd::server(ntp_port, command_port, "local stratum 7");
+    let server = follow(&format!(
+        "source = \"follow\"\nchronyd = \"127.0.0.1:{command_port}\"\nfollow = \"127.0.0.1:{}\"",
+        falseticker.ntp_port
+    ));
+    shown(&server, "s off what its report says");
+    let header = ask(server.ntp()).header;
+    assert_eq!((header.leap, header.stratum), (Leap::Unsynchronised, 0));
 }

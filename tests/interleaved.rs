@@ -72,6 +72,36 @@ fn c113_replies_tell_when_the_one_before_them_left() {
     assert_eq!(bench.engine.counters().answered_interleaved, 100);
 }
 
+/// The clock's correction changes between a request and the kernel's word of when its reply left:
+/// what the client computes from the two timestamps is as long as it took.
+#[test]
+fn c113_a_correction_that_changes_meanwhile_changes_no_delay() {
+    let mut bench = Bench::new();
+    let mut client = known_client(&mut bench);
+    let mut others = known_client(&mut bench);
+    let mut last: Option<(NtpTimestamp, i64)> = None;
+    for number in 1..100 {
+        let late = (3 + number) * MICROSECOND;
+        bench.clock.state.correction_seconds = 0.01 * (number % 7) as f64;
+        let mut request = client.request();
+        let verdict = answer(&mut bench, &mut request);
+        let (mode, header) = client.reply(&request);
+        let left = bench.clock.now.plus(late);
+        if let Some((receive, took)) = last {
+            assert_eq!(mode, ReplyMode::Interleaved);
+            let told = nanoseconds(header.transmit_timestamp, receive);
+            assert!((told - took).abs() <= 1, "{told} ns, {took} ns");
+        }
+        last = Some((header.receive_timestamp, nanoseconds(left, bench.arrival)));
+        // A batch of others comes in between, under another correction.
+        bench.clock.state.correction_seconds = -0.3 / number as f64;
+        let mut other = others.request();
+        answer(&mut bench, &mut other);
+        others.reply(&other);
+        bench.engine.departed(verdict.departure.expect("a pair"), left);
+    }
+}
+
 #[test]
 fn c113_the_predicted_time_stands_where_the_kernel_tells_none() {
     let mut bench = Bench::new();

@@ -9,6 +9,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::control::{Show, finish, show};
 use super::keys::in_words;
+use crate::clock::leap::{LeapKind, Smear};
+use crate::clock::leap_watch::{LeapAccount, SmearAccount};
 use crate::clock::record::SourceState;
 use crate::clock::source::Source;
 use crate::process::clock_status::{
@@ -43,6 +45,12 @@ fn print_tracking(tracking: &TrackingStatus, out: &mut dyn Write) -> io::Result<
     let dispersion = tracking.root_dispersion_seconds;
     line("Root dispersion", format!("{dispersion:.9} s, growing by {rate:.3} ppm"))?;
     line("Leap status", tracking.leap.clone())?;
+    if let Some(leap_file) = &tracking.leap_file {
+        line("Leap file", leap_file_in_words(leap_file))?;
+        if let Some(smear) = &leap_file.smear {
+            line("Leap smear", smear_in_words(smear))?;
+        }
+    }
     let Some(chronyd) = &tracking.chronyd else { return Ok(()) };
     writeln!(out, "\nchronyd says")?;
     let mut line = |label: &str, text: String| writeln!(out, "{label:<18} {text}");
@@ -97,7 +105,44 @@ fn print_sources(sources: &SourcesStatus, out: &mut dyn Write) -> io::Result<()>
         let bound = kernel.error_bound_seconds;
         writeln!(out, "adjtimex  the kernel: {says}, leap {}, within {bound:.6} s", kernel.leap)?;
     }
+    if let Some(leap_file) = &sources.leap_file {
+        writeln!(out, "leap file {}", leap_file_in_words(leap_file))?;
+    }
     Ok(())
+}
+
+/// The leap-seconds file on a line.
+pub(super) fn leap_file_in_words(account: &LeapAccount) -> String {
+    let LeapAccount { file, expires_unix_seconds, next, why, .. } = account;
+    let mut text = file.clone();
+    if let Some(expires) = expires_unix_seconds {
+        text += &format!(", expires {}", utc(Some(*expires as f64)));
+    }
+    if let Some(next) = next {
+        let kind = match next.kind {
+            LeapKind::Insert => "inserted",
+            LeapKind::Delete => "deleted",
+        };
+        text +=
+            &format!(", a leap second is {kind} before {}", utc(Some(next.unix_seconds as f64)));
+    }
+    if why.is_empty() { text } else { format!("{text}: {why}") }
+}
+
+/// The smear on a line.
+pub(super) fn smear_in_words(
+    SmearAccount { shape, is_refused, offset_seconds }: &SmearAccount,
+) -> String {
+    let shape = match shape {
+        Smear::Off => "off",
+        Smear::Linear => "linear, from noon to noon",
+    };
+    let state = match *offset_seconds {
+        _ if *is_refused => "refused, as the source smears by itself".to_owned(),
+        0.0 => "none under way".to_owned(),
+        offset => format!("the time that is told is {offset:+.6} s off UTC"),
+    };
+    format!("{shape}: {state}")
 }
 
 fn print_source(source: &SourceStatus, out: &mut dyn Write) -> io::Result<()> {

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::clock::at_a_glance;
+use super::clock::{at_a_glance, leap_file_in_words, smear_in_words};
 use super::keys::in_words;
 use super::place::{Place, PlaceError};
 use super::{EXIT_FAILURE, fail};
@@ -146,6 +146,16 @@ fn print_status(status: &Status, out: &mut dyn Write) -> io::Result<()> {
         line("NTS-KE", format!("tcp {}", list(&status.ke_listen)))?;
     }
     line("clock", at_a_glance(&status.clock))?;
+    if let Some(leap_file) = &status.clock.leap_file {
+        line("leap file", leap_file_in_words(leap_file))?;
+        if let Some(smear) = &leap_file.smear {
+            line("leap smear", smear_in_words(smear))?;
+        }
+    }
+    if let Some(logs) = status.clock.logs.as_ref().filter(|logs| logs.lines_lost > 0) {
+        let why = if logs.why.is_empty() { "the disk is too slow" } else { &logs.why };
+        line("logs", format!("{} lines lost ({why})", logs.lines_lost))?;
+    }
     line("master keys", keys(&status.keys))?;
     for certificate in status.certificates.iter().take(STATUS_CERTIFICATES) {
         let CertificateStatus { file, names, warnings, .. } = certificate;

@@ -24,6 +24,7 @@ use crate::config::checked::{
 };
 use crate::config::clock::{ChronydAddress, ClockSettings};
 use crate::config::file::{self, FileError};
+use crate::config::log::LogSettings;
 use crate::config::rate_limit;
 use crate::ke::tls::PairError;
 use crate::limits::{
@@ -35,6 +36,8 @@ use crate::process::certificates::Certificates;
 use crate::process::chronyd_socket::ChronydSocket;
 use crate::process::control::{Control, ControlError};
 use crate::process::key_keeper::{KeeperError, KeyKeeper};
+use crate::process::leap_file::LeapFile;
+use crate::process::log_files::{LogError, LogFiles};
 use crate::process::pages::Pages;
 use crate::process::sandbox::{Confinement, SandboxError};
 use crate::process::service_manager;
@@ -95,6 +98,8 @@ pub(super) enum Error {
     #[error(transparent)]
     WriteCertificate(#[from] WriteError),
     #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
     Cpus(#[from] UnavailableCpu),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -152,33 +157,32 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     warn_of_open_observer(settings.observe_listen);
     steer(&sockets, &mut random);
     let ke_processes = ke.map_or(0, |ke| ke.processes(available.len()));
-    let first =
-        certificates.as_ref().and_then(|certificates| certificates.texts().into_iter().next());
-    let chain =
-        first.and_then(|pair| describe(pair.certificate_pem.as_bytes()).ok()).unwrap_or_default();
+    let chain = first_chain(certificates.as_ref());
     let banner =
         Banner { settings: &settings, chain: &chain, cpus: &cpus, ke_processes }.to_string();
     let control = Control::open(&settings.control_socket(), settings.control.mode)?;
     let pages = Pages::create(keys, &access, cpus.len(), ke_processes).map_err(Error::Pages)?;
     let responder = responder(&settings, cpus);
+    let log_files = LogFiles::make(&settings.log)?;
     let confinement = Confinement::new(settings.sandbox, settings.user.as_deref())?;
-    // The control socket is removed at the end, wherever it is.
     let chronyd = chronyd_socket(&settings.clock);
-    let sockets_directory = chronyd.as_ref().map(ChronydSocket::directory);
     confinement.confine_supervisor(
         &settings.state_directory,
+        // The control socket is removed at the end, wherever it is.
         control.directory(),
-        sockets_directory,
+        chronyd.as_ref().map(ChronydSocket::directory),
+        log_files.as_ref().map(LogFiles::directory),
     )?;
-    let configuration = arguments.config.clone();
     let server = Server {
+        leap_file: leap_file(&settings.clock),
         settings,
-        configuration,
+        configuration: arguments.config.clone(),
         sockets,
         pages,
         access,
         control,
         chronyd,
+        log_files,
         confinement,
         responder,
         certificates,
@@ -186,6 +190,14 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     };
     server.run(|| print!("{banner}"))?;
     Ok(())
+}
+
+/// The certificates that are shown to whoever asks for no name; none without key establishment.
+fn first_chain(certificates: Option<&Certificates>) -> Vec<Description> {
+    certificates
+        .and_then(|certificates| certificates.texts().into_iter().next())
+        .and_then(|pair| describe(pair.certificate_pem.as_bytes()).ok())
+        .unwrap_or_default()
 }
 
 fn responder(settings: &Settings, cpus: Vec<usize>) -> ResponderStart {
@@ -206,6 +218,13 @@ fn warn_of_lonely_polling(sockets: &Sockets, udp: &UdpOptions) {
              capability, or set ntp.busy_poll_microseconds = 0"
         );
     }
+}
+
+/// Reads the leap-seconds file, if there is one, and says what is wrong with it.
+fn leap_file(clock: &ClockSettings) -> Option<LeapFile> {
+    let file = LeapFile::read(clock.leap_file.as_deref()?);
+    file.warn();
+    Some(file)
 }
 
 /// Where chronyd is asked over its Unix socket.
@@ -308,6 +327,7 @@ pub(super) fn embedded_settings(listen: &[IpAddr]) -> Result<Settings, Error> {
         rotation: KeyRotation::default(),
         control: ControlSettings::default(),
         observe_listen: Some((Ipv4Addr::LOCALHOST, EMBEDDED_OBSERVE_PORT).into()),
+        log: LogSettings::default(),
         sandbox: Sandbox::default(),
         user: None,
     })

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::follow::Sample;
+use super::leap_watch::LeapAccount;
 use super::record::SourceState;
 use super::source::Source;
 use crate::sys::adjtimex::{KernelClock, LeapStatus};
@@ -25,6 +26,19 @@ pub struct Account {
     pub ntp: Option<Asked<SampleAccount>>,
     /// The kernel's account of its clock.
     pub kernel: Option<KernelAccount>,
+    /// The leap-seconds file, if there is one.
+    pub leap_file: Option<LeapAccount>,
+    /// The logs, if any is written.
+    pub logs: Option<LogAccount>,
+}
+
+/// How the logs fare.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogAccount {
+    /// Lines that were not written since the clock role started.
+    pub lines_lost: u64,
+    /// Why the last one was not; empty if its writer was too slow.
+    pub why: String,
 }
 
 /// Somebody who is asked, and how they answered.

@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use super::leap::SMEARED_REFERENCE_ID;
 use super::record::{ClockRecord, Moment, STRATUM_MAX, SourceState, without_fraction};
 use crate::limits::{
     FOLLOW_AGREEMENT_SECONDS, FOLLOW_CORRECTION_AGE_MAX, FOLLOW_DISPERSION_RATE,
@@ -86,7 +87,7 @@ impl Sample {
     /// chronyd smooths the time that it serves, or smears a leap second: its reports do not show
     /// it, and its replies have a reference of their own meanwhile.
     fn is_smoothed(&self) -> bool {
-        self.header.reference_id == ReferenceId([127, 127, 1, 255])
+        self.header.reference_id == SMEARED_REFERENCE_ID
     }
 }
 
@@ -179,6 +180,7 @@ impl Follower {
             dispersion_rate: (frequency_error + 1.0) * 1e-6 + unrest,
             correction_seconds: tracking.correction_seconds,
             correction_rate,
+            leap_second: None,
             source_state: SourceState::Synchronised,
             taken: at,
             holdover: self.holdover,
@@ -195,7 +197,7 @@ impl Follower {
             return first;
         };
         let age = at.since(then);
-        if age.is_zero() || age > FOLLOW_CORRECTION_AGE_MAX || at.stepped_since(then) > 0.0 {
+        if age.is_zero() || age > FOLLOW_CORRECTION_AGE_MAX || at.step_since(then) != 0.0 {
             return first;
         }
         let rate = (seconds - before) / age.as_secs_f64();
@@ -227,6 +229,7 @@ impl Follower {
             dispersion_rate: FOLLOW_DISPERSION_RATE,
             correction_seconds,
             correction_rate: 0.0,
+            leap_second: None,
             source_state: SourceState::Synchronised,
             taken: at,
             holdover: self.holdover,

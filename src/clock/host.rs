@@ -9,7 +9,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use super::record::{ClockRecord, Moment, SourceState};
 use super::{Clock, ClockState, source};
 use crate::limits::{
-    CLOCK_LOOK_INTERVAL, CLOCK_STEP_MIN_SECONDS, MOMENT_ATTEMPTS, PRECISION_READINGS,
+    CLOCK_LOOK_INTERVAL, CLOCK_STEP_MIN_SECONDS, LEAP_LOOK, MOMENT_ATTEMPTS, PRECISION_READINGS,
 };
 use crate::page::clock::{ClockPage, ClockReader};
 use crate::sys::boottime::since_boot;
@@ -51,8 +51,13 @@ impl HostClock {
             self.look();
             return;
         }
-        let age = realtime().seconds_since(self.state.as_of);
-        if !(0..(CLOCK_LOOK_INTERVAL.as_secs() as i64) << 32).contains(&age) {
+        let now = realtime();
+        let age = now.seconds_since(self.state.as_of);
+        let is_leaping = self
+            .state
+            .leap_second
+            .is_some_and(|leap| now.seconds_since(leap.at).unsigned_abs() < LEAP_LOOK);
+        if is_leaping || !(0..(CLOCK_LOOK_INTERVAL.as_secs() as i64) << 32).contains(&age) {
             self.look();
         }
     }
@@ -148,6 +153,6 @@ mod tests {
     #[test]
     fn a_moment_is_no_step_away_from_the_next() {
         let first = moment();
-        assert_eq!(moment().stepped_since(first), 0.0);
+        assert_eq!(moment().step_since(first), 0.0);
     }
 }

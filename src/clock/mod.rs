@@ -7,11 +7,17 @@
 pub mod account;
 pub mod follow;
 pub mod host;
+pub mod leap;
+pub mod leap_list;
+pub mod leap_watch;
+pub mod log;
 pub mod record;
 pub mod source;
+pub mod statistics;
 
 use std::time::Duration;
 
+use self::leap::LeapSecond;
 use crate::wire::ntp::{Leap, ReferenceId};
 use crate::wire::timestamp::{NtpShort, NtpTimestamp};
 
@@ -52,6 +58,8 @@ pub struct ClockState {
     pub correction_seconds: f64,
     /// How the correction shrinks in seconds per second; zero while it does not.
     pub correction_rate: f64,
+    /// The leap second that is near, if one is known.
+    pub leap_second: Option<LeapSecond>,
     /// When all of this was true, by the system's time.
     pub as_of: NtpTimestamp,
 }
@@ -65,13 +73,19 @@ impl ClockState {
         )
     }
 
-    /// What is added to the system's time at `now`, in units of 2⁻³² s. It shrinks until the clock
-    /// is looked at again, and never beyond nothing.
+    /// What is added to the system's time at `now`, in units of 2⁻³² s: the correction, which
+    /// shrinks until the clock is looked at again, and never beyond nothing; and the smear of a
+    /// leap second.
     pub fn correction(&self, now: NtpTimestamp) -> i64 {
         let age_seconds = now.seconds_since_f64(self.as_of).max(0.0);
-        let correction = shrunk(self.correction_seconds, self.correction_rate, age_seconds);
-        // The cast saturates.
-        (correction * 4_294_967_296.0) as i64
+        let correction = units(shrunk(self.correction_seconds, self.correction_rate, age_seconds));
+        match self.leap_second {
+            Some(leap) if leap.is_smeared => {
+                let time = now.plus(correction);
+                correction.saturating_add(units(leap.seen(time, 0.0).smear_seconds(time)))
+            }
+            _ => correction,
+        }
     }
 
     /// Whether clients may follow this clock.
@@ -84,6 +98,11 @@ impl ClockState {
 fn shrunk(seconds: f64, rate: f64, age_seconds: f64) -> f64 {
     let left = seconds + rate * age_seconds;
     if left * seconds > 0.0 { left } else { 0.0 }
+}
+
+/// Seconds in units of 2⁻³² s. The cast saturates.
+fn units(seconds: f64) -> i64 {
+    (seconds * 4_294_967_296.0) as i64
 }
 
 /// A clock that stands where it is put: for tests, benches and fuzzing.
@@ -111,6 +130,7 @@ impl SimulatedClock {
             dispersion_rate: 1e-6,
             correction_seconds: 0.0,
             correction_rate: 0.0,
+            leap_second: None,
             as_of: now,
         };
         Self { now, steady: NtpTimestamp::ZERO, state }
@@ -159,7 +179,6 @@ mod tests {
     fn a_correction_shrinks_to_nothing_and_no_further() {
         let start = NtpTimestamp::from_unix(1_800_000_000, 0);
         let mut state = SimulatedClock::synchronised(start).state;
-        let units = |seconds: f64| (seconds * 4_294_967_296.0) as i64;
         for sign in [1.0, -1.0] {
             (state.correction_seconds, state.correction_rate) = (sign * 0.5, sign * -0.125);
             let at = |seconds: i64| {

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use super::{ClockState, shrunk};
+use super::leap::{LeapSecond, SMEARED_REFERENCE_ID};
+use super::{ClockState, shrunk, units};
 use crate::limits::CLOCK_STEP_MIN_SECONDS;
 use crate::wire::ntp::{Leap, ReferenceId};
 use crate::wire::timestamp::{NtpShort, NtpTimestamp};
@@ -28,13 +29,13 @@ impl Moment {
         self.since_boot.saturating_sub(earlier.since_boot)
     }
 
-    /// By how much the system's clock was stepped since `earlier`, in seconds, forwards or back.
+    /// By how much the system's clock was stepped since `earlier`, in seconds, negative if back.
     /// What is as short as reading two clocks may take is none.
-    pub fn stepped_since(self, earlier: Self) -> f64 {
+    pub fn step_since(self, earlier: Self) -> f64 {
         let went = self.system.seconds_since_f64(earlier.system);
         let lasted = self.since_boot.as_secs_f64() - earlier.since_boot.as_secs_f64();
-        let step = (went - lasted).abs();
-        if step < CLOCK_STEP_MIN_SECONDS { 0.0 } else { step }
+        let step = went - lasted;
+        if step.abs() < CLOCK_STEP_MIN_SECONDS { 0.0 } else { step }
     }
 }
 
@@ -91,6 +92,8 @@ pub struct ClockRecord {
     pub correction_seconds: f64,
     /// How the correction shrinks, in seconds per second.
     pub correction_rate: f64,
+    /// The leap second that is near, if one is known beside what the source says.
+    pub leap_second: Option<LeapSecond>,
     /// How the source fares since. It changes nothing in what clients are told.
     pub source_state: SourceState,
     /// When it was taken.
@@ -112,6 +115,7 @@ impl ClockRecord {
             dispersion_rate: 0.0,
             correction_seconds: 0.0,
             correction_rate: 0.0,
+            leap_second: None,
             source_state,
             taken,
             holdover: Duration::ZERO,
@@ -125,26 +129,56 @@ impl ClockRecord {
             && now.since(self.taken) <= self.holdover
     }
 
-    /// Error bound at `now`, in seconds. A step that no later record knows of has moved the clock
-    /// away from the truth, as far as anybody can tell.
+    /// The leap second that is near, as it looks at `now`.
+    pub fn leap_second_at(&self, now: Moment) -> Option<LeapSecond> {
+        let step_seconds = now.step_since(self.taken);
+        self.leap_second.map(|leap| leap.seen(self.time_at(now), step_seconds))
+    }
+
+    /// True time at `now`, as far as it is known.
+    pub(super) fn time_at(&self, now: Moment) -> NtpTimestamp {
+        now.system.plus(units(self.correction_at(now)))
+    }
+
+    fn correction_at(&self, now: Moment) -> f64 {
+        let age_seconds = now.since(self.taken).as_secs_f64();
+        shrunk(self.correction_seconds, self.correction_rate, age_seconds)
+    }
+
+    /// Error bound at `now`, in seconds. A step that no later record knows of, and that is no leap
+    /// second, has moved the clock away from the truth, as far as anybody can tell.
     pub fn dispersion_seconds(&self, now: Moment) -> f64 {
         let age_seconds = now.since(self.taken).as_secs_f64();
+        let step_seconds = now.step_since(self.taken);
+        let is_leap = self.leap_second_at(now).is_some_and(|leap| {
+            let is_older = self.taken.system.seconds_since(leap.at) < 0;
+            is_older && leap.is_made && leap.explains(step_seconds)
+        });
         self.root_dispersion_seconds
             + age_seconds * self.dispersion_rate
-            + now.stepped_since(self.taken)
+            + if is_leap { 0.0 } else { step_seconds.abs() }
     }
 
     /// What clients are told at `now`.
     pub fn state_at(&self, now: Moment, precision: i8) -> ClockState {
-        if !self.is_good(now) {
+        let time = self.time_at(now);
+        let leap_second = self.leap_second_at(now);
+        let leap = leap_second.map_or(self.leap, |leap| leap.told(self.leap, time));
+        if !self.is_good(now) || leap == Leap::Unsynchronised {
             let nobody = Self::unsynchronised(self.source_state, now);
-            return nobody.as_state(now, precision, nobody.root_dispersion_seconds);
+            let state = nobody.as_state(now, precision, nobody.root_dispersion_seconds);
+            return ClockState { leap_second, ..state };
         }
-        self.as_state(now, precision, self.dispersion_seconds(now))
+        let is_smeared = leap_second.is_some_and(|leap| leap.smear_seconds(time) != 0.0);
+        let reference_id = if is_smeared { SMEARED_REFERENCE_ID } else { self.reference_id };
+        Self { leap, reference_id, leap_second, ..*self }.as_state(
+            now,
+            precision,
+            self.dispersion_seconds(now),
+        )
     }
 
     fn as_state(&self, now: Moment, precision: i8, root_dispersion_seconds: f64) -> ClockState {
-        let age_seconds = now.since(self.taken).as_secs_f64();
         ClockState {
             leap: self.leap,
             stratum: self.stratum,
@@ -154,8 +188,9 @@ impl ClockRecord {
             root_delay: self.root_delay,
             root_dispersion_seconds,
             dispersion_rate: self.dispersion_rate,
-            correction_seconds: shrunk(self.correction_seconds, self.correction_rate, age_seconds),
+            correction_seconds: self.correction_at(now),
             correction_rate: self.correction_rate,
+            leap_second: self.leap_second,
             as_of: now.system,
         }
     }
@@ -253,7 +288,7 @@ pub(crate) mod tests {
         };
         let state = record.state_at(moment(50), -25);
         assert!((state.root_dispersion_seconds - 0.0012).abs() < 1e-9);
-        assert_eq!(moment(50).stepped_since(moment(-50)), 0.0);
+        assert_eq!(moment(50).step_since(moment(-50)), 0.0);
         assert_eq!(state.as_of.seconds_since(state.reference_timestamp), 110 << 32);
         assert!(state.root_dispersion(moment(150).system) > state.root_dispersion(state.as_of));
     }

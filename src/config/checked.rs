@@ -12,6 +12,7 @@ use super::access::{self, AccessSettings};
 use super::address::{address, addresses, wildcards};
 use super::clock::{self, ClockSettings};
 pub use super::ke::{KeSettings, PairFiles};
+use super::log::{self, LogSettings};
 pub use super::raw::Profile;
 use super::raw::{self, ConfigError, Raw};
 use super::{cpus, interleaved, ke, rate_limit};
@@ -54,6 +55,8 @@ pub struct Settings {
     pub control: ControlSettings,
     /// TCP address of the status page and the metrics; none unless asked for.
     pub observe_listen: Option<SocketAddr>,
+    /// What is logged.
+    pub log: LogSettings,
     /// How the processes are confined.
     pub sandbox: Sandbox,
     /// Whom the roles run as when timeball is started as root, a name or a number.
@@ -169,7 +172,8 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         let what = "all addresses must have the same port: key establishment names one".to_owned();
         return Err(ConfigError::at(text, list, what));
     }
-    let clock = clock::check(text, &raw.clock, &ntp_listen)?;
+    let clock = clock::check(text, &raw.clock, &raw.leap, &ntp_listen)?;
+    let log = log::check(text, &raw.log, &clock)?;
     let profile = raw.profile.unwrap_or_default();
     Ok(Settings {
         state_directory: raw.state_directory.clone().unwrap_or_else(|| "/var/lib/timeball".into()),
@@ -186,6 +190,7 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         rotation: rotation(text, &raw.keys)?,
         control: control(text, &raw.control)?,
         observe_listen: observe_listen(text, &raw.observe)?,
+        log,
         sandbox: raw.sandbox.map_or(Sandbox::Available, raw::RawSandbox::checked),
         user: raw.user,
     })

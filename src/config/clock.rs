@@ -9,7 +9,8 @@ use toml::Spanned;
 
 use super::address::parse_address;
 use super::checked::interval;
-use super::raw::{ConfigError, RawClock};
+use super::raw::{ConfigError, RawClock, RawLeap};
+use crate::clock::leap::Smear;
 use crate::clock::source::Source;
 use crate::limits::{
     CLOCK_HOLDOVER, CLOCK_HOLDOVER_DEFAULT, KERNEL_STRATUM_DEFAULT, LOCAL_STRATUM_DEFAULT, NTP_PORT,
@@ -29,6 +30,10 @@ pub struct ClockSettings {
     pub chronyd: Option<ChronydAddress>,
     /// Where the followed daemon answers NTP; none if it is not asked.
     pub follow: Option<SocketAddr>,
+    /// The list of leap seconds; none if there is none.
+    pub leap_file: Option<PathBuf>,
+    /// How its leap seconds are spread.
+    pub smear: Smear,
 }
 
 /// Where chronyd takes commands.
@@ -56,7 +61,15 @@ impl ClockSettings {
             Source::Kernel | Source::Follow => KERNEL_STRATUM_DEFAULT,
             Source::Local => LOCAL_STRATUM_DEFAULT,
         };
-        Self { source, stratum, holdover: CLOCK_HOLDOVER_DEFAULT, chronyd: None, follow: None }
+        Self {
+            source,
+            stratum,
+            holdover: CLOCK_HOLDOVER_DEFAULT,
+            chronyd: None,
+            follow: None,
+            leap_file: None,
+            smear: Smear::Off,
+        }
     }
 
     /// Where the followed daemon is asked, in words.
@@ -67,10 +80,11 @@ impl ClockSettings {
     }
 }
 
-/// Checks the section of a server that answers at `ntp_listen`.
+/// Checks the section, with the section `leap`, of a server that answers at `ntp_listen`.
 pub(super) fn check(
     text: &str,
     raw: &RawClock,
+    leap: &RawLeap,
     ntp_listen: &[SocketAddr],
 ) -> Result<ClockSettings, ConfigError> {
     let mut settings = ClockSettings::of(raw.source.unwrap_or(Source::Kernel));
@@ -86,6 +100,8 @@ pub(super) fn check(
             ConfigError::at(text, holdover, what.to_owned())
         })?;
     }
+    settings.leap_file.clone_from(&raw.leap_file);
+    settings.smear = smear(text, leap, raw)?;
     settings.chronyd = raw.chronyd.as_ref().map(|place| chronyd(text, place)).transpose()?;
     settings.follow =
         raw.follow.as_ref().map(|place| follow(text, place, ntp_listen)).transpose()?;
@@ -95,6 +111,16 @@ pub(super) fn check(
         settings.chronyd = Some(ChronydAddress::Udp(address));
     }
     Ok(settings)
+}
+
+fn smear(text: &str, leap: &RawLeap, clock: &RawClock) -> Result<Smear, ConfigError> {
+    let Some(smear) = &leap.smear else { return Ok(Smear::Off) };
+    if *smear.get_ref() != Smear::Off && clock.leap_file.is_none() {
+        let what = "smear needs clock.leap_file, the list of tzdata or of IERS: it begins before \
+                    a source announces the leap second";
+        return Err(ConfigError::at(text, smear, what.to_owned()));
+    }
+    Ok(*smear.get_ref())
 }
 
 fn chronyd(text: &str, place: &Spanned<String>) -> Result<ChronydAddress, ConfigError> {
@@ -158,6 +184,10 @@ mod tests {
             let text = format!("[clock]\nfollow = \"{follow}\"");
             assert!(message(&text).starts_with("line 2: follow must be an address"), "{text}");
         }
+        assert!(
+            message("[leap]\nsmear = \"linear\"").starts_with("line 2: smear needs clock.leap")
+        );
+        assert!(message("[leap]\nsmear = \"cosine\"").starts_with("line 2: "));
         for (listen, follow) in [
             ("0.0.0.0:123", "127.0.0.1"),
             ("[::]:123", "127.0.0.1:123"),

@@ -317,6 +317,29 @@ pub const KEYS: &[Key] = &[
         ],
     },
     Key {
+        section: "clock",
+        name: "leap_file",
+        sample: "\"/usr/share/zoneinfo/leap-seconds.list\"",
+        is_default: false,
+        help: &[
+            "List of leap seconds, as IERS and NIST publish it and tzdata brings it: a leap second",
+            "is announced on its day although the source does not. What the source announces is",
+            "told in any case. A file that is damaged or has expired announces nothing; the status",
+            "says so. It is read again when it changes. Default: none.",
+        ],
+    },
+    Key {
+        section: "leap",
+        name: "smear",
+        sample: "\"off\"",
+        is_default: true,
+        help: &[
+            "\"linear\": leap seconds of clock.leap_file are not announced but spread evenly over",
+            "the 24 hours from noon to noon of UTC around them, as Google and AWS do. Clients must",
+            "not ask servers that do not smear besides. Refused while the source smears by itself.",
+        ],
+    },
+    Key {
         section: "ke",
         name: "listen",
         sample: "[\"0.0.0.0:4460\", \"[::]:4460\"]",
@@ -480,6 +503,46 @@ pub const KEYS: &[Key] = &[
         help: &[
             "Permissions of that socket: \"0660\" lets its group use it too. Whoever may use it",
             "can reload the configuration and rotate keys.",
+        ],
+    },
+    Key {
+        section: "log",
+        name: "directory",
+        sample: "\"/var/log/timeball\"",
+        is_default: true,
+        help: &[
+            "Where logs are written, if any is switched on. `timeball reload` and SIGHUP open them",
+            "anew, which is what logrotate has to do after it has moved them.",
+        ],
+    },
+    Key {
+        section: "log",
+        name: "tracking",
+        sample: "false",
+        is_default: true,
+        help: &[
+            "Write tracking.log, in chrony's columns: a line for each correction of the clock that",
+            "the followed daemon tells of, one a second at the most.",
+        ],
+    },
+    Key {
+        section: "log",
+        name: "measurements",
+        sample: "false",
+        is_default: true,
+        help: &[
+            "Write measurements.log, in chrony's columns: a line for each NTP reply of the",
+            "followed daemon (clock.follow), one a second; some 12 MB a day.",
+        ],
+    },
+    Key {
+        section: "log",
+        name: "statistics",
+        sample: "false",
+        is_default: true,
+        help: &[
+            "Write statistics.log, in chrony's columns: a line for each 60 of these replies, with",
+            "their offset, its rate and how far they scatter.",
         ],
     },
     Key {

@@ -11,5 +11,6 @@ pub mod import;
 mod interleaved;
 pub mod ke;
 pub mod keys;
+pub mod log;
 pub mod rate_limit;
 pub mod raw;

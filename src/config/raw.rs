@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::checked::Sandbox;
 use super::keys;
+use crate::clock::leap::Smear;
 use crate::clock::source::Source;
 use crate::net::PortChoice;
 
@@ -24,9 +25,11 @@ pub struct Raw {
     pub(super) rate_limit: RawRateLimit,
     pub(super) interleaved: RawInterleaved,
     pub(super) clock: RawClock,
+    pub(super) leap: RawLeap,
     pub(super) ke: RawKe,
     pub(super) keys: RawKeys,
     pub(super) control: RawControl,
+    pub(super) log: RawLog,
     pub(super) observe: RawObserve,
 }
 
@@ -112,6 +115,14 @@ pub(super) struct RawClock {
     pub(super) holdover: Option<Spanned<Interval>>,
     pub(super) follow: Option<Spanned<String>>,
     pub(super) chronyd: Option<Spanned<String>>,
+    pub(super) leap_file: Option<PathBuf>,
+}
+
+/// Section `leap`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawLeap {
+    pub(super) smear: Option<Spanned<Smear>>,
 }
 
 /// Section `ke`.
@@ -155,6 +166,16 @@ pub(super) struct RawKeys {
 pub(super) struct RawControl {
     pub(super) socket: Option<PathBuf>,
     pub(super) mode: Option<Spanned<String>>,
+}
+
+/// Section `log`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawLog {
+    pub(super) directory: Option<PathBuf>,
+    pub(super) tracking: Option<Spanned<bool>>,
+    pub(super) measurements: Option<Spanned<bool>>,
+    pub(super) statistics: Option<Spanned<bool>>,
 }
 
 /// Section `observe`.

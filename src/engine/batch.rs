@@ -38,22 +38,32 @@ pub struct Verdict {
 /// Names the pair of timestamps that a reply has in the engine's table (RFC 9769): its place, and
 /// some bits of its receive timestamp, as another pair may have the place meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(NonZeroU32);
+pub struct Ticket {
+    name: NonZeroU32,
+    /// What true time was ahead of the system's when the pair was made, in units of 2⁻³² s: the
+    /// pair is in true time, the departure will be told in the system's.
+    correction: i64,
+}
 
 impl Ticket {
     const CHECK_BITS: u32 = 10;
 
-    pub(crate) fn new(place: usize, receive: NtpTimestamp) -> Self {
+    pub(crate) fn new(place: usize, receive: NtpTimestamp, correction: i64) -> Self {
         let bits = (place as u32 + 1) << Self::CHECK_BITS | Self::check(receive);
-        Self(NonZeroU32::new(bits).expect("places are counted from one"))
+        let name = NonZeroU32::new(bits).expect("places are counted from one");
+        Self { name, correction }
     }
 
     pub(super) fn place(self) -> usize {
-        (self.0.get() >> Self::CHECK_BITS) as usize - 1
+        (self.name.get() >> Self::CHECK_BITS) as usize - 1
     }
 
     pub(super) fn is_of(self, receive: NtpTimestamp) -> bool {
-        self.0.get() & Self::CHECK_MASK == Self::check(receive)
+        self.name.get() & Self::CHECK_MASK == Self::check(receive)
+    }
+
+    pub(super) fn correction(self) -> i64 {
+        self.correction
     }
 
     const CHECK_MASK: u32 = (1 << Self::CHECK_BITS) - 1;

@@ -75,8 +75,7 @@ pub(super) struct Pairs {
     multipliers: [u64; 2],
     /// The clock's lead over its steady companion when pairs were used last.
     lead: Option<i64>,
-    /// What true time was ahead of the system's then. Pairs are in true time, the kernel's stamps
-    /// in the system's; they come a batch or two later, in which a correction hardly changes.
+    /// What true time was ahead of the system's then, in units of 2⁻³² s.
     correction: i64,
 }
 
@@ -168,13 +167,14 @@ impl Pairs {
     }
 
     /// The reply with this ticket left at `at` in the system's time, by the kernel's word. It came
-    /// too late if the pair was used or overwritten meanwhile.
+    /// too late if the pair was used or overwritten meanwhile. Both timestamps of a pair are moved
+    /// by one correction, or a new one would look to the client like a change of its delay.
     pub(super) fn departed(&mut self, ticket: Ticket, at: NtpTimestamp) {
         let place = ticket.place();
         let Some(bucket) = self.buckets.get_mut(place / BUCKET_PAIRS) else { return };
         let place = place % BUCKET_PAIRS;
         let receive = bucket.receive[place];
-        let at = at.plus(self.correction);
+        let at = at.plus(ticket.correction());
         let is_plausible = (1..INTERLEAVED_DEPARTURE_MAX).contains(&at.seconds_since(receive));
         if ticket.is_of(receive) && is_plausible {
             bucket.transmit[place] = transmit_timestamp(at, receive);
@@ -228,7 +228,7 @@ impl Pairs {
         }
         bucket.receive[place] = receive;
         bucket.transmit[place] = transmit;
-        Ticket::new(number * BUCKET_PAIRS + place, receive)
+        Ticket::new(number * BUCKET_PAIRS + place, receive, self.correction)
     }
 }
 

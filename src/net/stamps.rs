@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     fn ticket(number: usize) -> Ticket {
-        Ticket::new(number, NtpTimestamp::ZERO)
+        Ticket::new(number, NtpTimestamp::ZERO, 0)
     }
 
     /// A socket whose next reply that asks will get this number.

@@ -84,6 +84,8 @@ mod tests {
             chronyd: None,
             ntp: Some(Asked::new("127.0.0.1:123".to_owned())),
             kernel: None,
+            leap_file: None,
+            logs: None,
         };
         role.publish(&account);
         assert_eq!(page.latest().as_ref(), Some(&account));

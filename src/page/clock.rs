@@ -9,14 +9,15 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::{Reader, Writer};
+use crate::clock::leap::{LeapKind, LeapSecond};
 use crate::clock::record::{ClockRecord, Moment, SourceState};
 use crate::wire::ntp::{Leap, ReferenceId};
 use crate::wire::timestamp::{NtpShort, NtpTimestamp};
 
-const WORDS: usize = 10;
+const WORDS: usize = 11;
 
 /// Changes with the layout.
-const LAYOUT: u64 = u64::from_be_bytes(*b"tb:clk:1");
+const LAYOUT: u64 = u64::from_be_bytes(*b"tb:clk:2");
 
 /// The writing end.
 #[derive(Debug)]
@@ -80,7 +81,8 @@ impl ClockReader {
 }
 
 fn to_words(record: &ClockRecord) -> [u64; WORDS] {
-    let head = [record.leap as u8, record.stratum, record.source_state as u8, 0];
+    let leap_second = record.leap_second.map_or(0, leap_second_bits);
+    let head = [record.leap as u8, record.stratum, record.source_state as u8, leap_second];
     [
         u64::from(u32::from_be_bytes(head)) << 32
             | u64::from(u32::from_be_bytes(record.reference_id.0)),
@@ -93,11 +95,12 @@ fn to_words(record: &ClockRecord) -> [u64; WORDS] {
         record.taken.system.to_bits(),
         nanoseconds(record.taken.since_boot),
         nanoseconds(record.holdover),
+        record.leap_second.map_or(0, |leap| leap.at.to_bits()),
     ]
 }
 
 fn from_words(words: &[u64; WORDS]) -> ClockRecord {
-    let [leap, stratum, source_state, _] = ((words[0] >> 32) as u32).to_be_bytes();
+    let [leap, stratum, source_state, leap_second] = ((words[0] >> 32) as u32).to_be_bytes();
     ClockRecord {
         leap: Leap::from_bits(leap),
         stratum,
@@ -108,6 +111,7 @@ fn from_words(words: &[u64; WORDS]) -> ClockRecord {
         dispersion_rate: f64::from_bits(words[4]),
         correction_seconds: f64::from_bits(words[5]),
         correction_rate: f64::from_bits(words[6]),
+        leap_second: leap_second_of(leap_second, NtpTimestamp::from_bits(words[10])),
         source_state: SourceState::from_bits(source_state),
         taken: Moment {
             system: NtpTimestamp::from_bits(words[7]),
@@ -115,6 +119,32 @@ fn from_words(words: &[u64; WORDS]) -> ClockRecord {
         },
         holdover: Duration::from_nanos(words[9]),
     }
+}
+
+/// Bits of a leap second; no bit is set if there is none.
+const LEAP_INSERT: u8 = 1;
+const LEAP_DELETE: u8 = 2;
+const LEAP_MADE: u8 = 4;
+const LEAP_SMEARED: u8 = 8;
+
+fn leap_second_bits(leap: LeapSecond) -> u8 {
+    let kind = match leap.kind {
+        LeapKind::Insert => LEAP_INSERT,
+        LeapKind::Delete => LEAP_DELETE,
+    };
+    let made = if leap.is_made { LEAP_MADE } else { 0 };
+    let smeared = if leap.is_smeared { LEAP_SMEARED } else { 0 };
+    kind | made | smeared
+}
+
+fn leap_second_of(bits: u8, at: NtpTimestamp) -> Option<LeapSecond> {
+    let kind = match bits & (LEAP_INSERT | LEAP_DELETE) {
+        LEAP_INSERT => LeapKind::Insert,
+        LEAP_DELETE => LeapKind::Delete,
+        _ => return None,
+    };
+    let (is_made, is_smeared) = (bits & LEAP_MADE != 0, bits & LEAP_SMEARED != 0);
+    Some(LeapSecond { at, kind, is_made, is_smeared })
 }
 
 /// 584 years at the most.
@@ -143,6 +173,12 @@ mod tests {
             dispersion_rate: 2.5e-6,
             correction_seconds: -0.25,
             correction_rate: 1e-3,
+            leap_second: Some(LeapSecond {
+                at: NtpTimestamp::from_bits(u64::MAX),
+                kind: LeapKind::Delete,
+                is_made: true,
+                is_smeared: true,
+            }),
             source_state: SourceState::Contradictory,
             taken: TAKEN,
             holdover: Duration::from_secs(3600),

@@ -170,7 +170,7 @@ impl Certificates {
 struct Fingerprint([Option<FileFingerprint>; 2]);
 
 /// Device and inode, length, and times of change of content and of inode.
-type FileFingerprint = ([u64; 3], [i64; 4]);
+pub(super) type FileFingerprint = ([u64; 3], [i64; 4]);
 
 impl Fingerprint {
     fn of(files: &PairFiles) -> Self {
@@ -178,7 +178,8 @@ impl Fingerprint {
     }
 }
 
-fn file_fingerprint(path: &Path) -> io::Result<FileFingerprint> {
+/// Of one file. Symbolic links are followed.
+pub(super) fn file_fingerprint(path: &Path) -> io::Result<FileFingerprint> {
     let found = fs::metadata(path)?;
     let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
     Ok(([found.dev(), found.ino(), found.len()], times))

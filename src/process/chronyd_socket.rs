@@ -30,6 +30,15 @@ impl ChronydSocket {
         self.path.parent().unwrap_or(Path::new("/"))
     }
 
+    /// A socket by this way, or why there is none; neither without a way.
+    pub(super) fn try_open(way: Option<&Self>) -> (Option<OwnedFd>, Option<String>) {
+        match way.map(Self::open) {
+            None => (None, None),
+            Some(Ok(socket)) => (Some(socket), None),
+            Some(Err(why)) => (None, Some(why)),
+        }
+    }
+
     /// Opens a socket in the place of the one before.
     ///
     /// # Errors

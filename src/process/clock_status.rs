@@ -4,15 +4,31 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::control::{Answer, Request, to_json};
 use super::pages::Pages;
-use crate::clock::account::{Account, Asked, KernelAccount, SampleAccount, TrackingAccount};
+use crate::clock::account::{
+    Account, Asked, KernelAccount, LogAccount, SampleAccount, TrackingAccount,
+};
 use crate::clock::account::{leap_name, unix_seconds};
 use crate::clock::host::moment;
+use crate::clock::leap_watch::LeapAccount;
 use crate::clock::record::{ClockRecord, Moment, SourceState};
 use crate::clock::source::Source;
 use crate::config::clock::ClockSettings;
 use crate::sys::adjtimex;
 use crate::wire::ntp::Leap;
+
+/// What a question about the clock is answered.
+pub(super) fn answer(request: Request, settings: &ClockSettings, pages: &Pages) -> Answer {
+    match request {
+        Request::Sources => {
+            let silent = "the clock role has not said anything yet; ask again in a second";
+            to_json(&SourcesStatus::new(pages).ok_or(silent)?)
+        }
+        Request::NtpData => to_json(&NtpDataStatus::new(pages)),
+        _ => to_json(&TrackingStatus::new(settings, pages)),
+    }
+}
 
 /// The clock at a glance: part of [`Status`](super::status::Status).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,6 +53,10 @@ pub struct ClockStatus {
     pub kernel_is_synchronised: Option<bool>,
     /// The kernel's error bound.
     pub kernel_error_bound_seconds: Option<f64>,
+    /// The leap-seconds file, if there is one.
+    pub leap_file: Option<LeapAccount>,
+    /// The logs, if any is written.
+    pub logs: Option<LogAccount>,
 }
 
 impl ClockStatus {
@@ -44,17 +64,20 @@ impl ClockStatus {
         let kernel = adjtimex::read().ok();
         let Told { record, now } = Told::of(pages);
         let state = record.state_at(now, 0);
+        let account = pages.account.latest();
         Self {
             source: settings.source,
             followed: (settings.source == Source::Follow).then(|| settings.followed()),
             source_state: record.source_state,
-            why: pages.account.latest().map(|account| account.why).unwrap_or_default(),
+            why: account.as_ref().map(|account| account.why.clone()).unwrap_or_default(),
             leap: leap_name(state.leap).to_owned(),
             stratum: state.stratum,
             root_dispersion_seconds: state.root_dispersion_seconds,
             holdover_left_seconds: left(&record, now),
             kernel_is_synchronised: kernel.map(|kernel| kernel.synchronised),
             kernel_error_bound_seconds: kernel.map(|kernel| kernel.error_bound.as_secs_f64()),
+            leap_file: account.as_ref().and_then(|account| account.leap_file.clone()),
+            logs: account.and_then(|account| account.logs),
         }
     }
 }
@@ -90,6 +113,8 @@ pub struct TrackingStatus {
     pub holdover_seconds: f64,
     /// What is left of it; none if it is not good.
     pub holdover_left_seconds: Option<f64>,
+    /// The leap-seconds file, if there is one.
+    pub leap_file: Option<LeapAccount>,
     /// chronyd's own report, if it is asked for.
     pub chronyd: Option<TrackingAccount>,
 }
@@ -115,6 +140,7 @@ impl TrackingStatus {
             age_seconds: now.since(record.taken).as_secs_f64(),
             holdover_seconds: settings.holdover.as_secs_f64(),
             holdover_left_seconds: left(&record, now),
+            leap_file: account.as_ref().and_then(|account| account.leap_file.clone()),
             chronyd: account.and_then(|account| account.chronyd?.last),
         }
     }
@@ -133,6 +159,8 @@ pub struct SourcesStatus {
     pub sources: Vec<SourceStatus>,
     /// The kernel's account of its clock.
     pub kernel: Option<KernelAccount>,
+    /// The leap-seconds file, if there is one.
+    pub leap_file: Option<LeapAccount>,
 }
 
 /// One who is asked.
@@ -161,7 +189,8 @@ pub struct SourceStatus {
 impl SourcesStatus {
     /// None before the clock role has said anything.
     pub(super) fn new(pages: &Pages) -> Option<Self> {
-        let Account { source, state, why, chronyd, ntp, kernel } = pages.account.latest()?;
+        let Account { source, state, why, chronyd, ntp, kernel, leap_file, .. } =
+            pages.account.latest()?;
         let chronyd = chronyd.map(|asked| {
             let facts = asked.last.as_ref().map(|it| Facts {
                 stratum: it.stratum,
@@ -181,7 +210,7 @@ impl SourcesStatus {
             SourceStatus::new("ntp", &asked, facts)
         });
         let sources = chronyd.into_iter().chain(ntp).collect();
-        Some(Self { source, state, why, sources, kernel })
+        Some(Self { source, state, why, sources, kernel, leap_file })
     }
 }
 

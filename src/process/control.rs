@@ -86,6 +86,13 @@ impl Request {
     }
 }
 
+/// What a command is answered: JSON, or a sentence that says why not.
+pub(super) type Answer = Result<serde_json::Value, String>;
+
+pub(super) fn to_json(answer: &impl Serialize) -> Answer {
+    serde_json::to_value(answer).map_err(|error| error.to_string())
+}
+
 /// Why a request cannot be read: a sentence for whoever wrote the client.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {

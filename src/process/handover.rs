@@ -36,6 +36,8 @@ pub enum Purpose {
     KeListener,
     /// A socket to chronyd's Unix socket, of the clock role.
     ChronydSocket,
+    /// The file of a log, of the clock role.
+    LogFile,
     /// The TCP listener of the observer.
     HttpListener,
     /// The key page or a page of counters, in the order of [`Pages`](super::pages::Pages).
@@ -50,6 +52,7 @@ impl Purpose {
             Self::NtpSocket => "UDP sockets",
             Self::KeListener => "TCP listeners",
             Self::ChronydSocket => "a socket to chronyd",
+            Self::LogFile => "log files",
             Self::HttpListener => "HTTP listener",
             Self::Page => "pages",
         }

@@ -98,7 +98,7 @@ fn serve(
                     Ok(()) => link.report(&Report::Adopted),
                     Err(error) => link.report(&Report::Refused(error.to_string())),
                 },
-                Order::AdoptRates(_) | Order::AskChronyd(_) | Order::Inform(_) => {}
+                _ => {}
             }
         }
     }

@@ -22,6 +22,8 @@ pub mod control;
 pub mod handover;
 pub mod key_establishment;
 pub mod key_keeper;
+pub mod leap_file;
+pub mod log_files;
 pub mod observer;
 pub mod pages;
 mod reload;

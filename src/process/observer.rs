@@ -80,7 +80,7 @@ fn listen(link: Link, facts: Arc<Facts>, started: Arc<Barrier>) -> oneshot::Rece
                     link.report(&Report::Pong);
                 }
                 Order::Ping => link.report(&Report::Pong),
-                Order::Adopt(_) | Order::AdoptRates(_) | Order::AskChronyd(_) => {}
+                _ => {}
             }
         }
     });

@@ -121,6 +121,7 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         rotation,
         control,
         observe_listen,
+        log,
         sandbox,
         user,
     } = old;
@@ -145,9 +146,13 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("clock.holdover", clock.holdover != new.clock.holdover),
         ("clock.chronyd", clock.chronyd != new.clock.chronyd),
         ("clock.follow", clock.follow != new.clock.follow),
+        ("clock.leap_file", clock.leap_file != new.clock.leap_file),
+        ("leap.smear", clock.smear != new.clock.smear),
         ("control.socket", *socket != new.control.socket),
         ("control.mode", *mode != new.control.mode),
         ("observe.listen", *observe_listen != new.observe_listen),
+        ("log.directory", log.directory != new.log.directory),
+        ("log.tracking, log.measurements or log.statistics", log.kinds != new.log.kinds),
         ("keys.rotate", !is_same_maker(*rotation, new.rotation)),
     ];
     match (ke, &new.ke) {
@@ -193,9 +198,10 @@ mod tests {
               port = \"uring\"\n[interleaved]\nentries = 0\n\
               [clock]\nsource = \"local\"\nstratum = 4\nholdover = 60\n\
               chronyd = \"[::1]:323\"\nfollow = \"127.0.0.1:1123\"\n\
+              leap_file = \"/x/list\"\n[leap]\nsmear = \"linear\"\n\
               [keys]\nrotate = \"external\"\n\
               [control]\nsocket = \"/x/y\"\nmode = \"0660\"\n\
-              [observe]\nlisten = \"::1\"\n",
+              [observe]\nlisten = \"::1\"\n[log]\ndirectory = \"/x\"\n",
                 vec![
                     "state_directory",
                     "ntp.listen",
@@ -212,9 +218,12 @@ mod tests {
                     "clock.holdover",
                     "clock.chronyd",
                     "clock.follow",
+                    "clock.leap_file",
+                    "leap.smear",
                     "control.socket",
                     "control.mode",
                     "observe.listen",
+                    "log.directory",
                     "keys.rotate",
                     "ke.certificate (key establishment on or off)",
                 ],

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::certificates::PairText;
 use super::status::Status;
+use crate::clock::leap_watch::LeapNews;
+use crate::clock::log::LogKind;
 use crate::config::clock::ClockSettings;
 use crate::engine::rate::RateLimits;
 use crate::ke::admission::PrefixLimits;
@@ -34,6 +36,10 @@ pub struct ClockStart {
     pub settings: ClockSettings,
     /// Why no socket to chronyd's Unix socket comes along, if one should.
     pub why_no_chronyd: Option<String>,
+    /// What the leap-seconds file holds, if there is one.
+    pub leap: Option<LeapNews>,
+    /// The logs that are written, in the order of their files.
+    pub logs: Vec<LogKind>,
 }
 
 /// What one process of key establishment needs beside its listeners.
@@ -84,6 +90,10 @@ pub enum Order {
     AdoptRates(Box<RateLimits>),
     /// Ask chronyd over the socket that comes along; none comes for this reason.
     AskChronyd(Option<String>),
+    /// The leap-seconds file was read again.
+    KnowLeapSeconds(Box<LeapNews>),
+    /// Go on with this log in the file that comes along.
+    WriteLog(LogKind),
     /// How the server stands now; to be answered as a ping is.
     Inform(Box<Status>),
 }

@@ -5,7 +5,7 @@
 //! that starts slowly or hangs keeps nobody from being supervised.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -16,9 +16,11 @@ use time::OffsetDateTime;
 use super::certificates::{Certificates, Change};
 use super::channel::Channel;
 use super::chronyd_socket::ChronydSocket;
-use super::clock_status::{ClockStatus, NtpDataStatus, SourcesStatus, TrackingStatus};
-use super::control::{ClientId, Control, Request};
+use super::clock_status::{self, ClockStatus};
+use super::control::{Answer, ClientId, Control, Request, to_json};
 use super::handover::{self, Purpose};
+use super::leap_file::LeapFile;
+use super::log_files::LogFiles;
 use super::pages::Pages;
 use super::reload::{ReloadError, Reread};
 use super::role::Role;
@@ -72,6 +74,10 @@ pub struct Server {
     pub control: Control,
     /// The way to the Unix socket of a followed chronyd.
     pub chronyd: Option<ChronydSocket>,
+    /// The leap-seconds file; none without one.
+    pub leap_file: Option<LeapFile>,
+    /// The files of the logs; none if nothing is logged.
+    pub log_files: Option<LogFiles>,
     /// How the roles are confined.
     pub confinement: Confinement,
     /// What the responder is told.
@@ -118,12 +124,17 @@ impl Server {
                 handover::spawn(role, self.confinement, &start, pages.chain(listeners).collect())
             }
             Role::Clock => {
-                let chronyd = self.chronyd.as_ref().map(ChronydSocket::open).transpose();
-                let (socket, why_no_chronyd) = split(chronyd);
-                let start = ClockStart { settings: self.settings.clock.clone(), why_no_chronyd };
+                let (socket, why_no_chronyd) = ChronydSocket::try_open(self.chronyd.as_ref());
+                let leap = self.leap_file.as_ref().map(|file| file.news().clone());
+                let settings = self.settings.clock.clone();
+                let files = self.log_files.as_ref().map(LogFiles::open_all).unwrap_or_default();
+                let (logs, files) = files.into_iter().unzip();
+                let start = ClockStart { settings, why_no_chronyd, leap, logs };
                 let pages = with(Purpose::Page, self.pages.of_clock()?);
                 let socket = with(Purpose::ChronydSocket, socket.into_iter().collect());
-                handover::spawn(role, self.confinement, &start, pages.chain(socket).collect())
+                let files = with(Purpose::LogFile, files);
+                let all = pages.chain(socket).chain(files).collect();
+                handover::spawn(role, self.confinement, &start, all)
             }
             Role::Observer => {
                 let listener = self.sockets.observe_clone()?.ok_or(io::ErrorKind::InvalidInput)?;
@@ -178,6 +189,8 @@ impl Server {
         (self.access, self.pages.access) = (access, access_page);
         self.responder.rates.clone_from(&settings.rates);
         holds.extend(key_event.map(|event| event.to_string()));
+        let is_list_new = self.leap_file.as_mut().is_some_and(LeapFile::reload);
+        holds.extend(is_list_new.then(|| "the content of clock.leap_file".to_owned()));
         self.pages.keys.set_rotation(settings.rotation);
         self.settings = settings;
         self.certificates = certificates.or(self.certificates.take());
@@ -201,15 +214,12 @@ struct Counters {
     roles_ended: u64,
 }
 
-/// What a command is answered: JSON, or a sentence that says why not.
-type Answer = Result<serde_json::Value, String>;
-
 struct Supervisor {
     server: Server,
     processes: Vec<Supervised>,
     signals: Signals,
     manager: ServiceManager,
-    /// When the certificate files are looked at next.
+    /// When certificate files and the leap-seconds file are looked at next.
     look_due: Instant,
     /// When the observer is told next how the server stands.
     inform_due: Instant,
@@ -298,6 +308,9 @@ impl Supervisor {
         if now >= self.look_due {
             self.look_due = now + CERTIFICATE_LOOK_INTERVAL;
             self.look_at_certificates();
+            if self.server.leap_file.as_mut().is_some_and(LeapFile::look) {
+                self.hand_out_leap_seconds();
+            }
         }
         self.tend_keys();
         if now >= self.inform_due {
@@ -368,11 +381,8 @@ impl Supervisor {
 
     /// Opens a new socket to chronyd for the clock role.
     fn reach_chronyd(&self) {
-        let Some(chronyd) = &self.server.chronyd else { return };
-        let (socket, why) = split(chronyd.open().map(Some));
-        let order = Order::AskChronyd(why);
-        let clock = self.processes.iter().filter(|process| process.role == Role::Clock);
-        clock.for_each(|process| process.hand(&order, socket.as_ref().map(AsFd::as_fd)));
+        let (socket, why) = ChronydSocket::try_open(self.server.chronyd.as_ref());
+        self.tell_clock(&Order::AskChronyd(why), socket.as_ref().map(AsFd::as_fd));
     }
 
     /// Rotates or reads the master keys if it is time.
@@ -410,6 +420,10 @@ impl Supervisor {
     /// Starts a reload; [`Supervisor::finish_reload`] ends it.
     fn reload(&mut self) -> Answer {
         self.manager.reloading();
+        // Whatever becomes of the configuration: a program may have moved the files.
+        for (kind, file) in self.server.log_files.iter().flat_map(LogFiles::open_all) {
+            self.tell_clock(&Order::WriteLog(kind), Some(file.as_fd()));
+        }
         self.reloading.get_or_insert_default();
         match self.server.reload() {
             Ok(reloaded) => {
@@ -424,6 +438,7 @@ impl Supervisor {
                     certificates.warn();
                 }
                 self.hand_out_terms();
+                self.hand_out_leap_seconds();
                 self.hand_out_rates();
                 eprintln!("timeball: the configuration was read again and holds");
                 to_json(&reloaded)
@@ -435,6 +450,18 @@ impl Supervisor {
                 Err(refusal)
             }
         }
+    }
+
+    /// Gives the clock role what the leap-seconds file holds.
+    fn hand_out_leap_seconds(&self) {
+        let Some(file) = &self.server.leap_file else { return };
+        file.warn();
+        self.tell_clock(&Order::KnowLeapSeconds(Box::new(file.news().clone())), None);
+    }
+
+    fn tell_clock(&self, order: &Order, descriptor: Option<BorrowedFd<'_>>) {
+        let clock = self.processes.iter().filter(|process| process.role == Role::Clock);
+        clock.for_each(|process| process.hand(order, descriptor));
     }
 
     fn hand_out_terms(&mut self) {
@@ -473,7 +500,10 @@ impl Supervisor {
             let answer = match request {
                 Request::Status => to_json(&self.full_status(now)),
                 Request::Serverstats => to_json(&self.server.pages.serverstats()),
-                Request::Tracking | Request::Sources | Request::NtpData => self.clock(request),
+                Request::Tracking | Request::Sources | Request::NtpData => {
+                    let Server { settings, pages, .. } = &self.server;
+                    clock_status::answer(request, &settings.clock, pages)
+                }
                 Request::RotateKeys => self.rotate_keys(),
                 Request::Reload => {
                     let answer = self.reload();
@@ -482,18 +512,6 @@ impl Supervisor {
                 }
             };
             self.server.control.answer(client, &answer, now);
-        }
-    }
-
-    fn clock(&self, request: Request) -> Answer {
-        let Server { settings, pages, .. } = &self.server;
-        match request {
-            Request::Sources => {
-                let silent = "the clock role has not said anything yet; ask again in a second";
-                to_json(&SourcesStatus::new(pages).ok_or(silent)?)
-            }
-            Request::NtpData => to_json(&NtpDataStatus::new(pages)),
-            _ => to_json(&TrackingStatus::new(&settings.clock, pages)),
         }
     }
 
@@ -573,18 +591,6 @@ impl Supervisor {
             self.signals.drain();
         }
     }
-}
-
-/// A descriptor, or why there is none.
-fn split(opened: Result<Option<OwnedFd>, String>) -> (Option<OwnedFd>, Option<String>) {
-    match opened {
-        Ok(descriptor) => (descriptor, None),
-        Err(why) => (None, Some(why)),
-    }
-}
-
-fn to_json(answer: &impl serde::Serialize) -> Answer {
-    serde_json::to_value(answer).map_err(|error| error.to_string())
 }
 
 pub(super) fn timespec(duration: Duration) -> Timespec {

@@ -1,4 +1,5 @@
-//! chrony's command and monitoring protocol, version 6: the tracking report, read only.
+//! chrony's command and monitoring protocol, version 6: the reports of tracking and of smoothing,
+//! read only.
 //!
 //! A request is as long as its reply and is filled up with zeros, so that nobody can use chronyd to
 //! amplify. All numbers are big-endian; the fields are those that chronyc(1) shows under
@@ -10,6 +11,9 @@ use super::timestamp::NtpTimestamp;
 /// Length of a request for the tracking report, and of the report, in bytes.
 pub const TRACKING_BYTES: usize = 104;
 
+/// The same of the report of smoothing.
+pub const SMOOTHING_BYTES: usize = 52;
+
 /// UDP port where chronyd takes commands, unless its `cmdport` says otherwise.
 pub const COMMAND_PORT: u16 = 323;
 
@@ -18,6 +22,10 @@ const REQUEST: u8 = 1;
 const REPLY: u8 = 2;
 const COMMAND_TRACKING: u16 = 33;
 const REPLY_TRACKING: u16 = 5;
+const COMMAND_SMOOTHING: u16 = 51;
+const REPLY_SMOOTHING: u16 = 13;
+const STATUS_SUCCESS: u16 = 0;
+const STATUS_NOT_ENABLED: u16 = 6;
 
 /// In place of the high half of the seconds: there is no such time.
 const NO_TIME: u32 = 0x7fff_ffff;
@@ -29,7 +37,8 @@ mod offset {
     pub(super) const REPLY: usize = 6;
     pub(super) const STATUS: usize = 8;
     pub(super) const REPLY_SEQUENCE: usize = 16;
-    pub(super) const REFERENCE_ID: usize = 28;
+    pub(super) const BODY: usize = 28;
+    pub(super) const REFERENCE_ID: usize = BODY;
     pub(super) const STRATUM: usize = 52;
     pub(super) const LEAP: usize = 54;
     pub(super) const REFERENCE_TIME: usize = 56;
@@ -75,12 +84,12 @@ pub struct Tracking {
     pub update_interval_seconds: f64,
 }
 
-/// Why a datagram is not taken for a tracking report.
+/// Why a datagram is not taken for a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TrackingError {
+pub enum ReportError {
     /// Too short for its head, or for what it claims to be.
-    #[error("its answer has {0} bytes, and a tracking report has {TRACKING_BYTES}")]
-    Length(usize),
+    #[error("its answer has {0} bytes, and the report has {1}")]
+    Length(usize, usize),
     /// Not of this protocol.
     #[error("its answer is not of version {VERSION} of chrony's command protocol")]
     Form,
@@ -97,38 +106,72 @@ pub enum TrackingError {
 
 /// A request for the tracking report. The answer names its `sequence`.
 pub fn tracking_request(sequence: u32) -> [u8; TRACKING_BYTES] {
-    let mut message = [0; TRACKING_BYTES];
-    message[0] = VERSION;
-    message[1] = REQUEST;
-    message[offset::COMMAND..][..2].copy_from_slice(&COMMAND_TRACKING.to_be_bytes());
-    message[offset::REQUEST_SEQUENCE..][..4].copy_from_slice(&sequence.to_be_bytes());
-    message
+    request(COMMAND_TRACKING, sequence)
 }
 
 /// Reads the answer to the request with this `sequence`.
-pub fn parse_tracking(datagram: &[u8], sequence: u32) -> Result<Tracking, TrackingError> {
-    let length = TrackingError::Length(datagram.len());
-    // A refusal is shorter than a report.
-    let head: &[u8; offset::REFERENCE_ID] = datagram.first_chunk().ok_or(length)?;
-    if head[0] != VERSION || head[1] != REPLY {
-        return Err(TrackingError::Form);
+pub fn parse_tracking(datagram: &[u8], sequence: u32) -> Result<Tracking, ReportError> {
+    match status(datagram, COMMAND_TRACKING, REPLY_TRACKING, sequence, TRACKING_BYTES)? {
+        STATUS_SUCCESS => {}
+        status => return Err(ReportError::Refused(status)),
     }
-    let is_related = u16_at(head, offset::COMMAND) == COMMAND_TRACKING
-        && u32_at(head, offset::REPLY_SEQUENCE) == sequence;
-    if !is_related {
-        return Err(TrackingError::Unrelated);
-    }
-    match u16_at(head, offset::STATUS) {
-        0 if u16_at(head, offset::REPLY) == REPLY_TRACKING => {}
-        0 => return Err(TrackingError::Form),
-        status => return Err(TrackingError::Refused(status)),
-    }
+    let length = ReportError::Length(datagram.len(), TRACKING_BYTES);
     let message: &[u8; TRACKING_BYTES] = datagram.try_into().map_err(|_| length)?;
     report(message)
 }
 
-fn report(message: &[u8; TRACKING_BYTES]) -> Result<Tracking, TrackingError> {
-    use TrackingError::Nonsense;
+/// A request for the report of smoothing. The answer names its `sequence`.
+pub fn smoothing_request(sequence: u32) -> [u8; SMOOTHING_BYTES] {
+    request(COMMAND_SMOOTHING, sequence)
+}
+
+/// Whether chronyd smooths the time that it serves (its `smoothtime`), now or when there is reason
+/// to: the answer to the request with this `sequence`.
+pub fn parse_smoothing(datagram: &[u8], sequence: u32) -> Result<bool, ReportError> {
+    match status(datagram, COMMAND_SMOOTHING, REPLY_SMOOTHING, sequence, SMOOTHING_BYTES)? {
+        STATUS_SUCCESS if datagram.len() == SMOOTHING_BYTES => Ok(true),
+        STATUS_SUCCESS => Err(ReportError::Length(datagram.len(), SMOOTHING_BYTES)),
+        STATUS_NOT_ENABLED => Ok(false),
+        status => Err(ReportError::Refused(status)),
+    }
+}
+
+/// As long as its answer.
+fn request<const BYTES: usize>(command: u16, sequence: u32) -> [u8; BYTES] {
+    let mut message = [0; BYTES];
+    message[0] = VERSION;
+    message[1] = REQUEST;
+    message[offset::COMMAND..][..2].copy_from_slice(&command.to_be_bytes());
+    message[offset::REQUEST_SEQUENCE..][..4].copy_from_slice(&sequence.to_be_bytes());
+    message
+}
+
+/// What became of a request. A refusal is shorter than a report, and has no kind of its own.
+fn status(
+    datagram: &[u8],
+    command: u16,
+    reply: u16,
+    sequence: u32,
+    bytes: usize,
+) -> Result<u16, ReportError> {
+    let length = ReportError::Length(datagram.len(), bytes);
+    let head: &[u8; offset::BODY] = datagram.first_chunk().ok_or(length)?;
+    if head[0] != VERSION || head[1] != REPLY {
+        return Err(ReportError::Form);
+    }
+    let is_related = u16_at(head, offset::COMMAND) == command
+        && u32_at(head, offset::REPLY_SEQUENCE) == sequence;
+    if !is_related {
+        return Err(ReportError::Unrelated);
+    }
+    match u16_at(head, offset::STATUS) {
+        STATUS_SUCCESS if u16_at(head, offset::REPLY) != reply => Err(ReportError::Form),
+        status => Ok(status),
+    }
+}
+
+fn report(message: &[u8; TRACKING_BYTES]) -> Result<Tracking, ReportError> {
+    use ReportError::Nonsense;
     let float = |at| float_at(message, at);
     let bound = |at, name| {
         let found = float(at);
@@ -157,7 +200,7 @@ fn report(message: &[u8; TRACKING_BYTES]) -> Result<Tracking, TrackingError> {
     })
 }
 
-fn time_at(message: &[u8], at: usize) -> Result<NtpTimestamp, TrackingError> {
+fn time_at(message: &[u8], at: usize) -> Result<NtpTimestamp, ReportError> {
     let (high, low) = (u32_at(message, at), u32_at(message, at + 4));
     let nanoseconds = u32_at(message, at + 8);
     // A chronyd that never corrected the clock sends the time 0.
@@ -165,7 +208,7 @@ fn time_at(message: &[u8], at: usize) -> Result<NtpTimestamp, TrackingError> {
         return Ok(NtpTimestamp::ZERO);
     }
     if nanoseconds >= 1_000_000_000 {
-        return Err(TrackingError::Nonsense("reference time"));
+        return Err(ReportError::Nonsense("reference time"));
     }
     Ok(NtpTimestamp::from_unix((u64::from(high) << 32 | u64::from(low)) as i64, nanoseconds))
 }
@@ -289,38 +332,64 @@ pub(crate) mod tests {
     fn what_is_cut_off_forged_or_refused_is_no_report() {
         let good = emit(&good(), 7);
         for bytes in 0..TRACKING_BYTES {
-            assert_eq!(parse_tracking(&good[..bytes], 7), Err(TrackingError::Length(bytes)));
+            assert_eq!(
+                parse_tracking(&good[..bytes], 7),
+                Err(ReportError::Length(bytes, TRACKING_BYTES))
+            );
         }
         let long = [&good[..], &[0]].concat();
-        assert_eq!(parse_tracking(&long, 7), Err(TrackingError::Length(105)));
-        assert_eq!(parse_tracking(&good, 8), Err(TrackingError::Unrelated));
+        assert_eq!(parse_tracking(&long, 7), Err(ReportError::Length(105, TRACKING_BYTES)));
+        assert_eq!(parse_tracking(&good, 8), Err(ReportError::Unrelated));
         let with = |at: usize, byte: u8| {
             let mut message = good;
             message[at] = byte;
             parse_tracking(&message, 7).expect_err("damaged")
         };
-        assert_eq!(with(0, 5), TrackingError::Form);
-        assert_eq!(with(1, REQUEST), TrackingError::Form);
-        assert_eq!(with(offset::REPLY + 1, 6), TrackingError::Form);
-        assert_eq!(with(offset::COMMAND + 1, 34), TrackingError::Unrelated);
-        assert_eq!(with(offset::STATUS + 1, 2), TrackingError::Refused(2));
-        assert_eq!(with(offset::STRATUM + 1, 17), TrackingError::Nonsense("stratum"));
-        assert_eq!(with(offset::STRATUM, 1), TrackingError::Nonsense("stratum"));
-        assert_eq!(with(offset::LEAP + 1, 4), TrackingError::Nonsense("leap status"));
-        assert_eq!(
-            with(offset::REFERENCE_TIME + 8, 255),
-            TrackingError::Nonsense("reference time")
-        );
+        assert_eq!(with(0, 5), ReportError::Form);
+        assert_eq!(with(1, REQUEST), ReportError::Form);
+        assert_eq!(with(offset::REPLY + 1, 6), ReportError::Form);
+        assert_eq!(with(offset::COMMAND + 1, 34), ReportError::Unrelated);
+        assert_eq!(with(offset::STATUS + 1, 2), ReportError::Refused(2));
+        assert_eq!(with(offset::STRATUM + 1, 17), ReportError::Nonsense("stratum"));
+        assert_eq!(with(offset::STRATUM, 1), ReportError::Nonsense("stratum"));
+        assert_eq!(with(offset::LEAP + 1, 4), ReportError::Nonsense("leap status"));
+        assert_eq!(with(offset::REFERENCE_TIME + 8, 255), ReportError::Nonsense("reference time"));
         // The sign of the coefficient, and the greatest exponent.
-        assert_eq!(with(offset::ROOT_DELAY, 0x01), TrackingError::Nonsense("root delay"));
+        assert_eq!(with(offset::ROOT_DELAY, 0x01), ReportError::Nonsense("root delay"));
         let big = with(offset::ROOT_DISPERSION, 0x7e);
-        assert_eq!(big, TrackingError::Nonsense("root dispersion"));
+        assert_eq!(big, ReportError::Nonsense("root dispersion"));
         let refusal: Vec<u8> = {
             let mut cut = good;
             cut[offset::STATUS + 1] = 2;
             cut[..28].into()
         };
-        assert_eq!(parse_tracking(&refusal, 7), Err(TrackingError::Refused(2)));
+        assert_eq!(parse_tracking(&refusal, 7), Err(ReportError::Refused(2)));
+    }
+
+    #[test]
+    fn chronyd_smooths_or_does_not() {
+        let answer = |status: u16, reply: u16| {
+            let mut message = [0; SMOOTHING_BYTES];
+            message[..2].copy_from_slice(&[VERSION, REPLY]);
+            message[offset::COMMAND..][..2].copy_from_slice(&COMMAND_SMOOTHING.to_be_bytes());
+            message[offset::REPLY..][..2].copy_from_slice(&reply.to_be_bytes());
+            message[offset::STATUS..][..2].copy_from_slice(&status.to_be_bytes());
+            message[offset::REPLY_SEQUENCE..][..4].copy_from_slice(&7_u32.to_be_bytes());
+            message
+        };
+        let enabled = answer(STATUS_SUCCESS, REPLY_SMOOTHING);
+        assert_eq!(parse_smoothing(&enabled, 7), Ok(true));
+        let disabled = answer(STATUS_NOT_ENABLED, 1);
+        assert_eq!(parse_smoothing(&disabled[..offset::BODY], 7), Ok(false));
+        assert_eq!(parse_smoothing(&answer(2, 1), 7), Err(ReportError::Refused(2)));
+        assert_eq!(parse_smoothing(&enabled, 8), Err(ReportError::Unrelated));
+        let other = answer(STATUS_SUCCESS, REPLY_TRACKING);
+        assert_eq!(parse_smoothing(&other, 7), Err(ReportError::Form));
+        for bytes in 0..SMOOTHING_BYTES {
+            let length = ReportError::Length(bytes, SMOOTHING_BYTES);
+            assert_eq!(parse_smoothing(&enabled[..bytes], 7), Err(length));
+        }
+        assert_eq!(parse_tracking(&enabled, 7), Err(ReportError::Unrelated));
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Seconds from the NTP era's start (1900-01-01 for era 0) to the Unix epoch (1970-01-01).
-const UNIX_EPOCH_SECONDS: u64 = 2_208_988_800;
+pub(crate) const UNIX_EPOCH_SECONDS: u64 = 2_208_988_800;
 
 const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
 

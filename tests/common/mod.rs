@@ -2,9 +2,11 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
 pub mod interleaved;
+pub mod leap;
 pub mod namespace;
 pub mod rig;
 pub mod server;
+pub mod world;
 
 use std::net::SocketAddr;
 

@@ -329,6 +329,8 @@ impl ChronydServer {
 pub struct NtpdRsServer {
     /// Its process.
     pub peer: Peer,
+    /// UDP port.
+    pub ntp_port: u16,
     /// TCP port.
     pub ke_port: u16,
     directory: TempDir,
@@ -357,7 +359,7 @@ impl NtpdRsServer {
         let mut command = without_clock(&program);
         command.arg("-c").arg(configuration);
         let peer = Peer::start(command, path.join("log"));
-        Self { peer, ke_port, directory }
+        Self { peer, ntp_port, ke_port, directory }
     }
 
     /// The certificate, which is its own anchor of trust.
@@ -413,7 +415,7 @@ fn make_certificate(directory: &Path) {
     assert!(status.success());
 }
 
-/// NTPsec's ntpd as a client.
+/// NTPsec's ntpd.
 pub struct Ntpd {
     /// Its process.
     pub peer: Peer,
@@ -424,18 +426,35 @@ impl Ntpd {
     /// Starts one that polls as often as it can. It disciplines nothing: it is told not to
     /// (`disable ntp`), and it has not the right to.
     pub fn client(ke_port: u16, certificate: &Path) -> Self {
+        Self::start(&format!(
+            "server 127.0.0.1:{ke_port} nts ca {certificate} minpoll 0 maxpoll 0\n\
+             statsdir DIR/\nstatistics peerstats\n\
+             filegen peerstats file peerstats type none enable\n",
+            certificate = certificate.display(),
+        ))
+    }
+
+    /// Starts one without a source, which serves the clock that it runs on at this stratum, on UDP
+    /// port 123 of 127.0.0.1.
+    pub fn server(stratum: u8) -> Self {
+        let mut ntpd = Self::start(&format!(
+            // Else it answers an address less than once a second.
+            "restrict 127.0.0.1\ntos orphan {stratum} orphanwait 1\n"
+        ));
+        ntpd.peer.wait("ntpd serves", || stratum_told().filter(|told| *told == stratum));
+        ntpd
+    }
+
+    /// With these lines of configuration; `DIR` is its directory.
+    fn start(lines: &str) -> Self {
         let program = unpacked("ntpsec/usr/sbin/ntpd");
         wait_for_the_ntp_port();
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path();
         let text = format!(
             "disable ntp\n\
-             interface ignore all\ninterface ignore wildcard\ninterface listen 127.0.0.1\n\
-             server 127.0.0.1:{ke_port} nts ca {certificate} minpoll 0 maxpoll 0\n\
-             statsdir {path}/\nstatistics peerstats\n\
-             filegen peerstats file peerstats type none enable\n",
-            certificate = certificate.display(),
-            path = path.display(),
+             interface ignore all\ninterface ignore wildcard\ninterface listen 127.0.0.1\n{}",
+            lines.replace("DIR", &path.display().to_string()),
         );
         let configuration = path.join("ntp.conf");
         std::fs::write(&configuration, text).expect("written");
@@ -475,6 +494,20 @@ impl NtpdSample {
         let status = u16::from_str_radix(words.next()?, 16).ok()?;
         Some(Self { status, offset_seconds: words.next()?.parse().ok()? })
     }
+}
+
+/// What the server at UDP port 123 says of its stratum; `None` if it does not.
+fn stratum_told() -> Option<u8> {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.set_read_timeout(Some(LOOK_INTERVAL)).expect("a time limit");
+    let mut packet = [0; 48];
+    // Version 4, mode 3 (RFC 5905 figure 8).
+    packet[0] = 4 << 3 | 3;
+    // ntpd answers nobody without a transmit timestamp.
+    packet[40..].fill(1);
+    socket.send_to(&packet, ("127.0.0.1", NTP_PORT)).ok()?;
+    let (bytes, _) = socket.recv_from(&mut packet).ok()?;
+    (bytes == packet.len()).then_some(packet[1])
 }
 
 /// Another run of these tests may have it; any other owner stays.

@@ -471,7 +471,7 @@ mod tests {
             ("ntsprocesses 3", Fate::Kept, "processes = 3"),
             ("maxntsconnections 500", Fate::Changed, "connections_max = 500"),
             ("ntsntpserver time.example.org", Fate::Kept, "ntp_server = \"time.example.org\""),
-            ("ntsntpserver -", Fate::Missing, ""),
+            ("ntsntpserver time/example", Fate::Missing, ""),
             ("ntsaeads 30 15", Fate::Kept, "aeads = [30, 15]"),
             ("ntsaeads 30", Fate::Changed, "aeads = [30, 15]"),
             ("ntsaeads 15 99", Fate::Changed, "aeads = [15]"),

@@ -155,6 +155,28 @@ fn c113_a_time_that_cannot_be_the_pair_s_is_not_taken() {
     table(0).departed(ticket, START);
 }
 
+/// The clock's correction changes while a reply is on its way out.
+#[test]
+fn c113_a_pair_has_one_correction() {
+    let mut pairs = table(64);
+    let region = pairs.region(address(1));
+    let mut clock = SimulatedClock::synchronised(START);
+    clock.state.correction_seconds = 0.02;
+    assert!(pairs.follow(clock.now, &clock));
+    let correction = clock.state.correction(clock.now);
+    assert!(correction > 0);
+    let (receive, ticket) = save(&mut pairs, address(1), START.plus(correction));
+    for changed in [0.0, -0.05, 0.5] {
+        clock.state.correction_seconds = changed;
+        assert!(pairs.follow(clock.now, &clock), "a correction is no step");
+        save(&mut pairs, address(2), START);
+    }
+    let left = START.plus(25 * MICROSECOND);
+    pairs.departed(ticket, left);
+    let told = pairs.take(region, receive).expect("saved");
+    assert_eq!(told, transmit_timestamp(left.plus(correction), receive));
+}
+
 #[test]
 fn c119_a_step_of_the_clock_drops_all_pairs() {
     for step in [1 << 32, -(1 << 32), CLOCK_STEP_MIN as i64 + 1] {

@@ -12,7 +12,9 @@ use crate::clock::follow::{Answer, Sample, SampleError};
 use crate::clock::host::moment;
 use crate::clock::record::Moment;
 use crate::limits::FOLLOW_ANSWER_BYTES;
-use crate::wire::candm::{Tracking, TrackingError, parse_tracking, tracking_request};
+use crate::wire::candm::{
+    ReportError, Tracking, parse_smoothing, parse_tracking, smoothing_request, tracking_request,
+};
 use crate::wire::timestamp::NtpTimestamp;
 
 /// What is asked for. `random` ties an answer to its question.
@@ -152,6 +154,11 @@ impl<Q: Question> Inquiry<Q> {
             .map(|socket| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN))
     }
 
+    /// Where it is asked.
+    pub(super) fn address(&self) -> &str {
+        &self.asked.address
+    }
+
     /// How it went, for the operator.
     pub(super) fn asked(&self) -> Asked<Q::Shown>
     where
@@ -186,12 +193,35 @@ impl Question for TrackingQuestion {
     fn parse(answer: &[u8], random: u64, _: Moment, _: Moment) -> Result<Tracking, Unfit> {
         parse_tracking(answer, random as u32).map_err(|error| Unfit {
             why: error.to_string(),
-            is_unrelated: error == TrackingError::Unrelated,
+            is_unrelated: error == ReportError::Unrelated,
         })
     }
 
     fn show(tracking: &Tracking) -> TrackingAccount {
         TrackingAccount::new(tracking, unix_seconds_now())
+    }
+}
+
+/// Whether chronyd smooths the time that it serves, as its `smoothtime` has it do.
+pub(super) struct SmoothingQuestion;
+
+impl Question for SmoothingQuestion {
+    type Said = bool;
+    type Shown = bool;
+
+    fn request(random: u64) -> Vec<u8> {
+        smoothing_request(random as u32).to_vec()
+    }
+
+    fn parse(answer: &[u8], random: u64, _: Moment, _: Moment) -> Result<bool, Unfit> {
+        parse_smoothing(answer, random as u32).map_err(|error| Unfit {
+            why: error.to_string(),
+            is_unrelated: error == ReportError::Unrelated,
+        })
+    }
+
+    fn show(smooths: &bool) -> bool {
+        *smooths
     }
 }
 
@@ -219,6 +249,7 @@ impl Question for NtpQuestion {
     }
 }
 
-fn unix_seconds_now() -> i64 {
+/// By the system's clock.
+pub(super) fn unix_seconds_now() -> i64 {
     rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec
 }

@@ -1,6 +1,7 @@
 //! The clock role: asks the source of the time once a second and publishes what it says.
 
 mod inquiry;
+mod log;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -10,7 +11,8 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use self::inquiry::{Inquiry, NtpQuestion, TrackingQuestion};
+use self::inquiry::{Inquiry, NtpQuestion, SmoothingQuestion, TrackingQuestion};
+use self::log::{LogWriter, Logs};
 use super::channel::Link;
 use super::handover::{Descriptors, Purpose, StartMessage};
 use super::pages::ClockPages;
@@ -21,6 +23,7 @@ use super::supervisor::timespec;
 use crate::clock::account::Account;
 use crate::clock::follow::{Answer, Follower, Judgement};
 use crate::clock::host::moment;
+use crate::clock::leap_watch::{LeapNews, LeapWatch, without_smeared_leap};
 use crate::clock::record::{ClockRecord, SourceState};
 use crate::clock::source::{self, Source};
 use crate::config::clock::{ChronydAddress, ClockSettings};
@@ -30,7 +33,7 @@ use crate::sys::adjtimex::{self, KernelClock};
 /// Asks until SIGTERM. In this order:
 ///
 /// 1. signals are caught and the pages are taken over, with the last truth in them,
-/// 2. sockets to the daemon are opened,
+/// 2. sockets to the daemon are opened, and the thread that writes logs is started,
 /// 3. the filter of system calls holds,
 /// 4. the source is asked for the first time, and the supervisor is told what came of it,
 /// 5. the loop runs.
@@ -40,7 +43,7 @@ pub fn run(
     link: &Link,
     filter: Filter,
 ) -> Result<(), RoleError> {
-    let ClockStart { settings, why_no_chronyd } = start.decode()?;
+    let ClockStart { settings, why_no_chronyd, leap, logs } = start.decode()?;
     let pages = ClockPages::take(descriptors.take(Purpose::Page))?;
     let stop = Arc::new(AtomicBool::new(false));
     let wake =
@@ -51,7 +54,15 @@ pub fn run(
     let chronyd = chronyd.ok_or_else(|| why_no_chronyd.unwrap_or_default());
     // The first reading looks for the vDSO, which takes calls of its own.
     let _ = moment();
-    let mut keeper = Keeper::new(settings, pages, chronyd)?;
+    let mut keeper = Keeper::new(settings, pages, chronyd, leap)?;
+    if !logs.is_empty() {
+        let writer = LogWriter::start()
+            .map_err(|error| RoleError::new("the thread of the logs cannot start", error))?;
+        for (kind, file) in logs.into_iter().zip(descriptors.take(Purpose::LogFile)) {
+            writer.open(kind, file);
+        }
+        keeper.logs = Some(Logs::new(writer));
+    }
     filter.apply()?;
     keeper.run(link, &wake, &stop);
     Ok(())
@@ -64,6 +75,9 @@ struct Keeper {
     /// The last truth; none if the process before this one was killed while it wrote.
     record: Option<ClockRecord>,
     following: Option<Following>,
+    /// The leap-seconds file, if there is one.
+    leap_watch: Option<LeapWatch>,
+    logs: Option<Logs>,
     /// When the source is asked next.
     ask_due: Instant,
     /// Until when the answers to the last questions are waited for.
@@ -76,6 +90,7 @@ impl Keeper {
         settings: ClockSettings,
         pages: ClockPages,
         chronyd: Result<OwnedFd, String>,
+        leap: Option<LeapNews>,
     ) -> Result<Self, RoleError> {
         let record = pages
             .clock
@@ -85,8 +100,20 @@ impl Keeper {
             Source::Follow => Some(Following::new(&settings, chronyd)?),
             Source::Kernel | Source::Local => None,
         };
+        let file = settings.leap_file.as_ref().map(|path| path.display().to_string());
+        let leap_watch =
+            file.zip(leap).map(|(file, news)| LeapWatch::new(file, news, settings.smear));
         let ask_due = Instant::now();
-        Ok(Self { settings, pages, record, following, ask_due, judge_due: None })
+        Ok(Self {
+            settings,
+            pages,
+            record,
+            following,
+            leap_watch,
+            logs: None,
+            ask_due,
+            judge_due: None,
+        })
     }
 
     /// Looks when it is time and answers the supervisor. The supervisor's end is like a signal.
@@ -112,6 +139,16 @@ impl Keeper {
                 Ok(Some((Order::Ping, _))) => link.report(&Report::Pong),
                 Ok(Some((Order::AskChronyd(why), socket))) => {
                     self.ask_chronyd_over(socket.ok_or_else(|| why.unwrap_or_default()));
+                }
+                Ok(Some((Order::KnowLeapSeconds(news), _))) => {
+                    if let Some(watch) = &mut self.leap_watch {
+                        watch.take(*news);
+                    }
+                }
+                Ok(Some((Order::WriteLog(kind), file))) => {
+                    if let Some((logs, file)) = self.logs.as_ref().zip(file) {
+                        logs.open(kind, file);
+                    }
                 }
                 Ok(Some((Order::Adopt(_) | Order::AdoptRates(_) | Order::Inform(_), _))) => {}
                 Ok(None) | Err(_) => return,
@@ -158,14 +195,25 @@ impl Keeper {
     /// Publishes what came of the questions. Without a truth the last one stays and ages.
     fn judge(&mut self) {
         let kernel = adjtimex::read().ok();
-        let Judgement { state, why, record } = self.judgement(kernel.as_ref());
-        if record.is_some() {
-            self.record = record;
+        let before = self.record;
+        let quiet = kernel.map(|kernel| without_smeared_leap(kernel, before.as_ref(), moment()));
+        let Judgement { state, why, record } = self.judgement(quiet.as_ref());
+        if let Some((logs, following)) = self.logs.as_mut().zip(self.following.as_ref()) {
+            logs.note(record.as_ref(), before.as_ref(), following);
         }
+        let now = moment();
+        self.record = record.or(before);
+        if let Some(watch) = &mut self.leap_watch {
+            watch.source_smears(self.following.as_ref().is_some_and(Following::smooths));
+        }
+        let watch = self.leap_watch.as_ref();
         if let Some(record) = &mut self.record {
             record.source_state = state;
+            record.leap_second =
+                watch.and_then(|watch| watch.near(record, before.as_ref(), now, kernel.as_ref()));
             self.pages.clock.publish(record);
         }
+        let leap_file = watch.map(|watch| watch.account(self.record.as_ref(), now));
         let following = self.following.as_ref();
         self.pages.account.publish(&Account {
             source: self.settings.source,
@@ -174,6 +222,8 @@ impl Keeper {
             chronyd: following.and_then(|it| it.chronyd.as_ref()).map(Inquiry::asked),
             ntp: following.and_then(|it| it.ntp.as_ref()).map(Inquiry::asked),
             kernel: kernel.as_ref().map(Into::into),
+            leap_file,
+            logs: self.logs.as_ref().map(Logs::account),
         });
     }
 
@@ -206,6 +256,8 @@ struct Following {
     follower: Follower,
     chronyd: Option<Inquiry<TrackingQuestion>>,
     ntp: Option<Inquiry<NtpQuestion>>,
+    /// Asked only where leap seconds are known of beside chronyd.
+    smoothing: Option<Inquiry<SmoothingQuestion>>,
 }
 
 impl Following {
@@ -223,21 +275,31 @@ impl Following {
             None => None,
             Some(address) => Some(Inquiry::new(address.to_string(), Ok(open(address)?))),
         };
-        Ok(Self { follower: Follower::new(settings.holdover), chronyd, ntp })
+        // Over its Unix socket chronyd answers one question at a time.
+        let smoothing = match (&settings.chronyd, &settings.leap_file) {
+            (Some(ChronydAddress::Udp(address)), Some(_)) => {
+                Some(Inquiry::new(address.to_string(), Ok(open(*address)?)))
+            }
+            _ => None,
+        };
+        Ok(Self { follower: Follower::new(settings.holdover), chronyd, ntp, smoothing })
     }
 
     fn ask(&mut self) {
-        let mut random = [[0; 8]; 2];
+        let mut random = [[0; 8]; 3];
         // Without random numbers nobody is asked: anybody's answer would do.
         if getrandom::fill(random.as_flattened_mut()).is_err() {
             return;
         }
-        let [chronyd, ntp] = random.map(u64::from_ne_bytes);
+        let [chronyd, ntp, smoothing] = random.map(u64::from_ne_bytes);
         if let Some(inquiry) = &mut self.chronyd {
             inquiry.ask(chronyd);
         }
         if let Some(inquiry) = &mut self.ntp {
             inquiry.ask(ntp);
+        }
+        if let Some(inquiry) = &mut self.smoothing {
+            inquiry.ask(smoothing);
         }
     }
 
@@ -249,8 +311,12 @@ impl Following {
         if let Some(inquiry) = &mut self.ntp {
             inquiry.hear();
         }
+        if let Some(inquiry) = &mut self.smoothing {
+            inquiry.hear();
+        }
         self.chronyd.as_ref().is_some_and(Inquiry::is_open)
             || self.ntp.as_ref().is_some_and(Inquiry::is_open)
+            || self.smoothing.as_ref().is_some_and(Inquiry::is_open)
     }
 
     fn judge(&mut self, kernel: Option<&KernelClock>) -> Judgement {
@@ -259,9 +325,15 @@ impl Following {
         self.follower.judge(tracking, sample, kernel)
     }
 
+    /// Whether chronyd smooths the time that it serves, by its last word about it.
+    fn smooths(&self) -> bool {
+        self.smoothing.as_ref().is_some_and(|inquiry| inquiry.asked().last.is_some_and(|it| it))
+    }
+
     fn interests(&self) -> impl Iterator<Item = PollFd<'_>> {
         let chronyd = self.chronyd.as_ref().and_then(Inquiry::interest);
-        chronyd.into_iter().chain(self.ntp.as_ref().and_then(Inquiry::interest))
+        let smoothing = self.smoothing.as_ref().and_then(Inquiry::interest);
+        chronyd.into_iter().chain(self.ntp.as_ref().and_then(Inquiry::interest)).chain(smoothing)
     }
 }
 

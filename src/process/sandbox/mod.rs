@@ -107,13 +107,14 @@ impl Confinement {
 
     /// Confines the supervisor, which has one thread and all it needs open: from now on it writes
     /// files beneath `state_directory` only, removes others beneath `removable`, and makes sockets
-    /// beneath `sockets`, if that is there. Without landlock that is a warning on standard error,
-    /// or an error.
+    /// beneath `sockets`, if that is there, and files beneath `logs`. Without landlock that is a
+    /// warning on standard error, or an error.
     pub fn confine_supervisor(
         &self,
         state_directory: &Path,
         removable: &Path,
         sockets: Option<&Path>,
+        logs: Option<&Path>,
     ) -> Result<(), SandboxError> {
         if !self.is_on() {
             if getuid().is_root() {
@@ -126,7 +127,8 @@ impl Confinement {
             PathFd::new(path).map_err(|error| refused("a look at a path", io::Error::other(error)))
         };
         let sockets = sockets.and_then(|path| open(path).ok());
-        let restricted = restrict_writing(open(state_directory)?, open(removable)?, sockets);
+        let logs = logs.map(open).transpose()?;
+        let restricted = restrict_writing(open(state_directory)?, open(removable)?, sockets, logs);
         if !self.has_landlock(restricted)? {
             eprintln!(
                 "timeball: warning: this kernel has no landlock; files are kept from the roles by \
@@ -214,15 +216,20 @@ fn give_up_capabilities(
 }
 
 /// No file is written, made or removed from now on but beneath `state_directory`; beneath
-/// `removable` files can be removed, beneath `sockets` sockets can be made too. What can be read
-/// stays: a reload may name other files, and certificates are behind links that lead to new places.
+/// `removable` files can be removed, beneath `sockets` sockets can be made too, beneath `logs`
+/// files. What can be read stays: a reload may name other files, and certificates are behind links
+/// that lead to new places.
 fn restrict_writing(
     state_directory: PathFd,
     removable: PathFd,
     sockets: Option<PathFd>,
+    logs: Option<PathFd>,
 ) -> Result<RestrictionStatus, RulesetError> {
     let sockets = sockets.map(|path| {
         Ok::<_, RulesetError>(PathBeneath::new(path, AccessFs::MakeSock | AccessFs::RemoveFile))
+    });
+    let logs = logs.map(|path| {
+        Ok::<_, RulesetError>(PathBeneath::new(path, AccessFs::WriteFile | AccessFs::MakeReg))
     });
     let state = AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg | AccessFs::RemoveFile;
     Ruleset::default()
@@ -231,6 +238,7 @@ fn restrict_writing(
         .add_rule(PathBeneath::new(state_directory, state))?
         .add_rule(PathBeneath::new(removable, AccessFs::RemoveFile))?
         .add_rules(sockets)?
+        .add_rules(logs)?
         .restrict_self()
 }
 

@@ -39,7 +39,7 @@ pub const SUPERVISOR: Profile = Profile {
         .union(CapabilitySet::SETPCAP),
     descriptors: &[],
     system_calls: None,
-    files: "reads all, writes in the state directory",
+    files: "reads all, writes in the state and log directories",
     secrets: "master keys, certificate keys",
 };
 
@@ -67,9 +67,9 @@ const CLOCK: Profile = Profile {
     name: "clock",
     user: "unprivileged",
     capabilities: CapabilitySet::empty(),
-    descriptors: &[Purpose::Channel, Purpose::Page, Purpose::ChronydSocket],
+    descriptors: &[Purpose::Channel, Purpose::Page, Purpose::ChronydSocket, Purpose::LogFile],
     system_calls: Some(system_calls::CLOCK),
-    files: "none",
+    files: "none, but appends to logs that are handed over",
     secrets: "none",
 };
 
