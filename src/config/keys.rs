@@ -241,7 +241,7 @@ pub const KEYS: &[Key] = &[
         is_default: true,
         help: &[
             "Whether a client beyond a limit is told so (kiss code RATE), by each worker once a",
-            "second in the long run and eight times at once; with NTS such a kiss is authenticated.",
+            "second in the long run, eight times at once; with NTS such a kiss is authenticated.",
             "Else it is met with silence.",
         ],
     },
