@@ -4,11 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use ipnet::{IpNet, Ipv4Net};
+
 use super::directives::Directive;
 use super::{
-    Fate, Finding, Import, Verdict, changed, ignored, kept, listen, missing, set_certificates,
+    Access, Fate, Finding, Import, Verdict, changed, ignored, kept, listen, missing,
+    set_certificates,
 };
 use crate::aead::Algorithm;
+use crate::config::address::parse_network;
 use crate::ke::negotiate::NtpServer;
 use crate::limits::{
     IMPORT_FOLLOWED_PORT, KE_CONNECTIONS_MAX, KE_PROCESSES_MAX, KEY_ROTATION, NTP_PORT, NTS_KE_PORT,
@@ -50,6 +54,7 @@ struct Server {
     command_port: Option<u16>,
     command_socket: Option<String>,
     is_smoothed: bool,
+    access: Access,
     is_allowed: bool,
 }
 
@@ -83,7 +88,8 @@ impl Server {
                 self.is_smoothed = true;
                 changed("clock.follow: smoothed time is in chronyd's NTP replies only")
             }
-            "allow" => self.allow(directive),
+            "allow" => self.access(directive, true),
+            "deny" => self.access(directive, false),
             name => by_table(name),
         }
     }
@@ -164,18 +170,28 @@ impl Server {
         }
     }
 
-    fn allow(&mut self, directive: &Directive) -> Verdict {
-        self.is_allowed = true;
+    fn access(&mut self, directive: &Directive, is_allowed: bool) -> Verdict {
+        let key = if is_allowed { "access.allow" } else { "access.deny" };
         let subnet = directive.arguments.iter().find(|word| word.as_str() != "all");
-        match subnet.map(String::as_str) {
-            None | Some("0.0.0.0/0" | "::/0" | "0/0") => kept("timeball answers everybody"),
-            Some(_) => missing(NO_ACCESS_LISTS),
+        let networks = match subnet.map(|subnet| network(subnet)) {
+            None => everybody().to_vec(),
+            Some(Some(network)) => vec![network],
+            Some(None) => return missing(format!("{key} takes networks, and no names")),
+        };
+        self.is_allowed |= is_allowed;
+        for network in networks {
+            self.access.add(network, is_allowed);
+        }
+        match subnet.is_some() && directive.arguments.len() > 1 {
+            true => changed(format!("{key}; what was said of networks within it stays")),
+            false => kept(key),
         }
     }
 
     fn finish(self, import: &mut Import) {
         self.set_addresses(import);
         self.set_key_establishment(import);
+        self.access.set(import);
         if let Some(device) = &self.device {
             import.set("ntp", "bind_device", device.as_str());
         }
@@ -285,9 +301,6 @@ impl Server {
 /// Where chronyd has its socket if it is not told, chrony.conf(5).
 const CHRONYD_SOCKET: &str = "/run/chrony/chronyd.sock";
 
-const NO_ACCESS_LISTS: &str =
-    "timeball answers everybody; a firewall can keep others out (packaging/firewall)";
-
 /// Remembers a value, if it is one.
 fn take<T>(place: &mut Option<T>, value: Option<T>, key: &str) -> Verdict {
     match value {
@@ -317,6 +330,27 @@ fn text(argument: &str) -> Option<String> {
     (!argument.is_empty()).then(|| argument.to_owned())
 }
 
+/// All addresses.
+fn everybody() -> [IpNet; 2] {
+    ["0.0.0.0/0", "::/0"].map(|all| all.parse().expect("a network"))
+}
+
+/// A network as chrony.conf(5) has it: of an IPv4 address the end may be left out.
+fn network(text: &str) -> Option<IpNet> {
+    let found = parse_network(text).or_else(|| {
+        let (address, prefix) = text.split_once('/').unwrap_or((text, ""));
+        let mut octets = [0; 4];
+        let words: Vec<&str> = address.split('.').collect();
+        let (given, _) = octets.split_at_mut_checked(words.len())?;
+        for (octet, word) in given.iter_mut().zip(&words) {
+            *octet = word.parse().ok()?;
+        }
+        let bits = if prefix.is_empty() { 8 * words.len() as u8 } else { prefix.parse().ok()? };
+        Some(Ipv4Net::new(octets.into(), bits).ok()?.into())
+    });
+    found.map(|network| network.trunc())
+}
+
 fn number<T: FromStr + PartialOrd>(argument: &str, range: RangeInclusive<T>) -> Option<T> {
     argument.parse().ok().filter(|number| range.contains(number))
 }
@@ -333,7 +367,7 @@ fn by_table(name: &str) -> Verdict {
 /// Names, what becomes of them, and why.
 type Reason = (&'static [&'static str], Fate, &'static str);
 
-const REASONS: [Reason; 12] = [
+const REASONS: [Reason; 11] = [
     (
         &[
             "server",
@@ -415,13 +449,16 @@ const REASONS: [Reason; 12] = [
         Fate::Ignored,
         "timeball knows no symmetric keys; clients that use them, if there are any, get no answer",
     ),
-    (&["ratelimit"], Fate::Missing, "timeball has no rate limit for NTP; a firewall can have one"),
+    (
+        &["ratelimit"],
+        Fate::Changed,
+        "rate_limit.requests_per_second and the keys beside it limit every client by default",
+    ),
     (
         &["ntsratelimit"],
         Fate::Changed,
         "ke.prefix_handshakes_per_second limits each prefix of clients by default",
     ),
-    (&["deny"], Fate::Missing, NO_ACCESS_LISTS),
     (
         &["hwtimestamp"],
         Fate::Ignored,
@@ -484,11 +521,16 @@ mod tests {
             ("smoothtime 400 0.01", Fate::Changed, "follow = \"127.0.0.1:11123\""),
             ("local stratum 8", Fate::Kept, ""),
             ("allow", Fate::Kept, ""),
-            ("allow all 0/0", Fate::Kept, ""),
-            ("allow 192.168/16", Fate::Missing, ""),
-            ("deny 10.0.0.1", Fate::Missing, ""),
+            ("allow 0/0", Fate::Kept, "allow = [\"0.0.0.0/0\"]"),
+            ("allow 192.168/16", Fate::Kept, "allow = [\"192.168.0.0/16\"]"),
+            ("allow 10.1", Fate::Kept, "allow = [\"10.1.0.0/16\"]"),
+            ("allow 2001:db8::1", Fate::Kept, "allow = [\"2001:db8::1/128\"]"),
+            ("allow all 10.0.0.0/8", Fate::Changed, "allow = [\"10.0.0.0/8\"]"),
+            ("allow time.example.org", Fate::Missing, ""),
+            ("deny 10.0.0.1", Fate::Kept, "deny = [\"10.0.0.1/32\"]"),
+            ("deny all", Fate::Kept, ""),
             ("makestep 1 3", Fate::Ignored, ""),
-            ("ratelimit interval 1", Fate::Missing, ""),
+            ("ratelimit interval 1", Fate::Changed, ""),
             ("unheardof 1", Fate::Missing, ""),
         ] {
             let (found, keys) = fate(line);
@@ -509,6 +551,18 @@ mod tests {
             ke.certificates.iter().map(|pair| pair.key.display().to_string()).collect();
         assert_eq!(names, ["/a.key", "/b.key"]);
         assert_eq!((ke.connections_max, ke.processes), (400, Some(4)));
+    }
+
+    /// Of one network the last word holds; of several, the longest prefix, as with chrony.
+    #[test]
+    fn access_is_what_it_was() {
+        let text = "deny\nallow 10.0.0.0/8\ndeny 10.1.0.0/16\nallow 10.2.0.0/16\ndeny 10.2/16";
+        let access = checked::parse(&imported(text).text("chrony.conf")).expect("good").access;
+        let networks = |list: Vec<IpNet>| list.iter().map(IpNet::to_string).collect::<Vec<_>>();
+        assert_eq!(networks(access.allow), ["10.0.0.0/8"]);
+        assert_eq!(networks(access.deny), ["10.1.0.0/16", "10.2.0.0/16"]);
+        let access = checked::parse(&imported("allow").text("chrony.conf")).expect("good").access;
+        assert_eq!(networks(access.allow), ["0.0.0.0/0", "::/0"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod ntpd_rs;
 
 use std::fmt::{self, Write as _};
 
+use ipnet::IpNet;
 use toml::Value;
 
 use super::keys::KEYS;
@@ -125,6 +126,37 @@ impl Import {
             text.push('\n');
         }
         text
+    }
+}
+
+/// Who was answered.
+#[derive(Debug, Default)]
+struct Access {
+    allow: Vec<IpNet>,
+    deny: Vec<IpNet>,
+}
+
+impl Access {
+    /// The last word on a network holds.
+    fn add(&mut self, network: IpNet, is_allowed: bool) {
+        for list in [&mut self.allow, &mut self.deny] {
+            list.retain(|known| *known != network);
+        }
+        (if is_allowed { &mut self.allow } else { &mut self.deny }).push(network);
+    }
+
+    fn set(&self, import: &mut Import) {
+        // Whoever is on no list is not answered, so there is no need to deny everybody.
+        let deny = self.deny.iter().filter(|network| network.prefix_len() > 0);
+        let texts = |list: Vec<&IpNet>| -> Vec<Value> {
+            list.into_iter().map(|network| Value::from(network.to_string())).collect()
+        };
+        let (allow, deny) = (texts(self.allow.iter().collect()), texts(deny.collect()));
+        for (name, list) in [("allow", allow), ("deny", deny)] {
+            if !list.is_empty() {
+                import.set("access", name, list);
+            }
+        }
     }
 }
 

@@ -6,7 +6,10 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::{Finding, Import, Verdict, changed, ignored, kept, listen, missing, set_certificates};
+use super::{
+    Access, Finding, Import, Verdict, changed, ignored, kept, listen, missing, set_certificates,
+};
+use crate::config::address::{parse_address, parse_network};
 use crate::config::raw::ConfigError;
 use crate::ke::negotiate::NtpServer;
 use crate::limits::{
@@ -87,6 +90,7 @@ struct Server {
     ntp_server: Option<String>,
     stale_keys: Option<u64>,
     rotation_seconds: Option<u64>,
+    access: Access,
 }
 
 impl Server {
@@ -120,13 +124,27 @@ impl Server {
             "server.require-nts" if value.as_bool() == Some(false) => {
                 kept("timeball answers plain NTP, too")
             }
-            "server.rate-limiting-cache-size" | "server.rate-limiting-cutoff-ms"
-                if natural(value) == Some(0) =>
-            {
-                ignored("it switches off what timeball does not have")
-            }
+            "server.allowlist.filter" => self.access(value, true),
+            "server.denylist.filter" => self.access(value, false),
+            "server.allowlist.action" | "server.denylist.action" => match value.as_str() {
+                Some("ignore") => kept("access: who is not answered meets silence"),
+                _ => changed("access: who is not answered meets silence"),
+            },
             path => by_table(path),
         }
+    }
+
+    /// The lists of all its addresses together.
+    fn access(&mut self, value: &DeValue<'_>, is_allowed: bool) -> Verdict {
+        let key = if is_allowed { "access.allow" } else { "access.deny" };
+        let DeValue::Array(items) = value else { return no_value(key) };
+        let networks: Option<Vec<_>> =
+            items.iter().map(|item| item.get_ref().as_str().and_then(parse_network)).collect();
+        let Some(networks) = networks else { return no_value(key) };
+        for network in networks {
+            self.access.add(network.trunc(), is_allowed);
+        }
+        changed(format!("{key}, for all addresses; of two networks the longer prefix decides"))
     }
 
     fn timeout(&mut self, value: &DeValue<'_>) -> Verdict {
@@ -165,6 +183,7 @@ impl Server {
 
     fn finish(self, import: &mut Import) {
         self.set_addresses(import);
+        self.access.set(import);
         let pairs: Vec<(String, String)> = self.certificates.into_iter().zip(self.keys).collect();
         set_certificates(import, &pairs);
         if let Some(seconds) = self.timeout_seconds {
@@ -223,7 +242,7 @@ impl Server {
 }
 
 fn address(list: &mut Vec<SocketAddr>, value: &DeValue<'_>, port: u16, key: &str) -> Verdict {
-    match value.as_str().and_then(|text| crate::config::address::parse_address(text, port)) {
+    match value.as_str().and_then(|text| parse_address(text, port)) {
         Some(address) if address.port() != 0 => {
             if !list.contains(&address) {
                 list.push(address);
@@ -260,11 +279,8 @@ fn by_table(path: &str) -> Verdict {
             "it is about ntpd-rs's own observation; timeball has metrics (observe.listen), with \
              ntpd-rs's names beside its own",
         ),
-        (_, "server.rate-limiting-cache-size" | "server.rate-limiting-cutoff-ms") => {
-            missing("timeball has no rate limit for NTP; a firewall can have one")
-        }
-        ("server", path) if path.contains("allowlist") || path.contains("denylist") => missing(
-            "timeball answers everybody; a firewall can keep others out (packaging/firewall)",
+        (_, "server.rate-limiting-cache-size" | "server.rate-limiting-cutoff-ms") => changed(
+            "rate_limit.requests_per_second and the keys beside it limit every client by default",
         ),
         (_, "server.require-nts") => missing("timeball answers plain NTP, too"),
         (_, "server.accept-ntp-versions" | "nts-ke-server.accept-ntp-versions") => {
@@ -325,6 +341,7 @@ thing = 1
         let file = import.text("ntp.toml");
         let settings = checked::parse(&file).unwrap_or_else(|error| panic!("{error}\n{file}"));
         assert_eq!(settings.ntp_listen, ["0.0.0.0:123", "[::]:123"].map(|it| it.parse().unwrap()));
+        assert_eq!(settings.access.deny, ["192.0.2.0/24".parse().unwrap()]);
         let ke = settings.ke.expect("a certificate");
         assert_eq!((ke.timeout, ke.connections_max), (Duration::from_millis(1500), 512));
         assert_eq!(ke.ntp_server.map(|name| name.to_string()).as_deref(), Some("time.example.org"));
@@ -348,10 +365,10 @@ thing = 1
             ("source.mode", Fate::Ignored),
             ("source.address", Fate::Ignored),
             ("server.listen", Fate::Kept),
-            ("server.rate-limiting-cutoff-ms", Fate::Missing),
+            ("server.rate-limiting-cutoff-ms", Fate::Changed),
             ("server.require-nts", Fate::Kept),
-            ("server.denylist.filter", Fate::Missing),
-            ("server.denylist.action", Fate::Missing),
+            ("server.denylist.filter", Fate::Changed),
+            ("server.denylist.action", Fate::Kept),
             ("server.listen", Fate::Kept),
             ("server.listen", Fate::Kept),
             ("nts-ke-server.listen", Fate::Kept),
