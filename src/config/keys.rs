@@ -512,8 +512,7 @@ pub const KEYS: &[Key] = &[
         sample: "\"/var/log/timeball\"",
         is_default: true,
         help: &[
-            "Where logs are written, if any is switched on. `timeball reload` and SIGHUP open them",
-            "anew, which is what logrotate has to do after it has moved them.",
+            "Where logs are written. `timeball reload` and SIGHUP open them anew, for logrotate.",
         ],
     },
     Key {
