@@ -75,6 +75,7 @@ fn answer_and_check(world: &mut World, input: &[u8]) -> Vec<Outcome> {
                 | Outcome::KissRateNts
         );
         assert_eq!(answered, reply_bytes > 0);
+        assert_eq!(packet.is_denied(), verdict.outcome == Outcome::DroppedDenied);
         if !answered {
             continue;
         }

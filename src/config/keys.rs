@@ -240,8 +240,9 @@ pub const KEYS: &[Key] = &[
         sample: "false",
         is_default: true,
         help: &[
-            "Whether a client beyond a limit is told so (kiss code RATE), once a second at the",
-            "most; with NTS such a kiss is authenticated. Else it is met with silence.",
+            "Whether a client beyond a limit is told so (kiss code RATE), by each worker once a",
+            "second in the long run, eight times at once; with NTS such a kiss is authenticated.",
+            "Else it is met with silence.",
         ],
     },
     Key {

@@ -273,7 +273,7 @@ fn of_interface(interface: &str, needs: &Needs, host: &Host) -> Vec<Knob> {
         let queues = most.min(needs.cpus.len() as u64);
         knobs.push(ethtool(&QUEUES, &COMBINED, Wanted::AtLeast(queues)));
     }
-    let interrupts = interrupts(host, interface);
+    let interrupts = receive_interrupts(host, interface);
     if interrupts.len() > 1 {
         let cpus = needs.cpus.iter().cycle();
         knobs.extend(interrupts.iter().zip(cpus).map(|(interrupt, cpu)| Knob {
@@ -283,6 +283,21 @@ fn of_interface(interface: &str, needs: &Needs, host: &Host) -> Vec<Knob> {
         }));
     }
     knobs
+}
+
+/// Those of the receive queues, by the names of their actions: virtio has one for its configuration
+/// and one of each direction. All, where no name tells.
+fn receive_interrupts(host: &Host, interface: &str) -> Vec<String> {
+    const MARKS: [&str; 3] = ["input", "rx", "TxRx"];
+    let mut all = interrupts(host, interface);
+    let receives = |number: &String| {
+        let actions = host.names(&format!("/proc/irq/{number}"));
+        actions.iter().any(|action| MARKS.iter().any(|mark| action.contains(mark)))
+    };
+    if all.iter().any(receives) {
+        all.retain(receives);
+    }
+    all
 }
 
 impl Knob {
@@ -484,6 +499,24 @@ mod tests {
         ]
         .map(|(name, standing)| (name.to_owned(), standing));
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn receive_queues_alone_are_spread_over_processors() {
+        let root = root(
+            &[
+                ("/sys/class/net/eth0/device/msi_irqs/24", ""),
+                ("/sys/class/net/eth0/device/msi_irqs/25", ""),
+                ("/sys/class/net/eth0/device/msi_irqs/26", ""),
+                ("/sys/class/net/eth0/device/msi_irqs/27", ""),
+                ("/proc/irq/24/virtio0-config/x", ""),
+                ("/proc/irq/25/virtio0-input.0/x", ""),
+                ("/proc/irq/26/virtio0-output.0/x", ""),
+                ("/proc/irq/27/virtio0-input.1/x", ""),
+            ],
+            &[],
+        );
+        assert_eq!(receive_interrupts(&host(&root), "eth0"), ["25", "27"]);
     }
 
     #[test]

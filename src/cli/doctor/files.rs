@@ -68,15 +68,18 @@ fn remake(pair: &PairFiles) -> String {
     let folder = pair.certificate.parent().unwrap_or(Path::new(".")).display();
     format!(
         "get a new one, ECDSA P-256, from your authority; or for a network of your own `timeball \
-         cert self-signed --force --name NAME --out {folder}`"
+         cert self-signed --force --name NAME --out {folder}` and \
+         `chgrp timeball {key}; chmod 0640 {key}`",
+        key = pair.key.display(),
     )
 }
 
-/// Private keys and master keys: nobody else may read them.
+/// Private keys and master keys: nobody else may read them. The key of a certificate may be
+/// readable for a group, the server's: it is root's where a package or an ACME hook puts it.
 pub(super) fn keys(patient: &Patient<'_>, findings: &mut Findings) {
     let settings = patient.settings;
     for pair in settings.ke.iter().flat_map(|ke| &ke.certificates) {
-        is_private("key file", &pair.key, 0o600, patient.is_embedded, findings);
+        is_private("key file", &pair.key, 0o640, patient.is_embedded, findings);
     }
     let directory = &settings.state_directory;
     if !directory.exists() {
@@ -116,7 +119,7 @@ fn is_private(
         }
         Ok(found) => {
             let found = found.permissions().mode() & 0o777;
-            if found & 0o077 == 0 {
+            if found & 0o077 & !mode == 0 {
                 findings.ok(check, format!("{name} is private (mode {found:04o})"));
             } else {
                 let text = format!("{name} can be read by others (mode {found:04o})");

@@ -60,7 +60,12 @@ pub(super) fn ports(patient: &Patient<'_>, is_running: bool, findings: &mut Find
             None if holders.is_empty() => findings.ok("port", format!("{what} is free")),
             None => {
                 findings.ok("port", format!("{what} is timeball's"));
-                answer(protocol, address, findings);
+                if protocol == Protocol::Udp && !is_allowed(patient, nearest(address.ip())) {
+                    let text = format!("{what} is not answered by access.allow; not asked");
+                    findings.ok("answer", text);
+                } else {
+                    answer(protocol, address, findings);
+                }
             }
             Some(Holder { process: Some((pid, name)) }) => {
                 let text = format!("{what} is taken by {name}, process {pid}");
@@ -72,6 +77,12 @@ pub(super) fn ports(patient: &Patient<'_>, is_running: bool, findings: &mut Find
             }
         }
     }
+}
+
+/// Whether this host is answered when it asks `ip`, which is then its own address. If the lists
+/// cannot be read, asking tells.
+fn is_allowed(patient: &Patient<'_>, ip: IpAddr) -> bool {
+    patient.settings.access.read().map_or(true, |answered| answered.contains(ip))
 }
 
 fn is_ours(holder: &Holder) -> bool {

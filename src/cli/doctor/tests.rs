@@ -248,7 +248,7 @@ fn certificates_and_keys_are_looked_at() {
     assert_eq!(found.state, State::Warning);
     assert!(found.text.contains("it expires in 9 days"), "{found:?}");
     let found = fault(&findings, "key file");
-    assert_eq!(found.fix, Some(format!("chmod 0600 {}", key.display())));
+    assert_eq!(found.fix, Some(format!("chmod 0640 {}", key.display())));
     let names: Vec<&str> = findings
         .iter()
         .filter(|found| found.check == "name")
@@ -268,6 +268,19 @@ fn certificates_and_keys_are_looked_at() {
         .expect("copied");
     let findings = ward.examine();
     assert!(fault(&findings, "certificate").text.contains("do not belong together"));
+}
+
+/// As packages have it: root's, readable for the group of the server.
+#[test]
+fn a_key_of_a_certificate_may_be_readable_for_its_group() {
+    for (mode, state) in [(0o640, State::Ok), (0o660, State::Warning), (0o644, State::Warning)] {
+        let ward = Ward::new();
+        let key = ward.root.path().join("state/key.pem");
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("ours");
+        let findings = ward.examine();
+        let found = findings.iter().find(|found| found.text.contains("key.pem"));
+        assert_eq!(found.map(|found| found.state), Some(state), "{mode:o}");
+    }
 }
 
 #[test]
