@@ -14,7 +14,7 @@
 //! requests is over before it costs any cryptography.
 //!
 //! Each budget but a cookie's is two or three, and all have to have a token: the client's own, and
-//! those of the networks around it ([`Around`]). Beyond a limit one request in so many is answered
+//! those of the networks around it (`Around`). Beyond a limit one request in so many is answered
 //! all the same, by chance: addresses can be forged, and a limit that locked out would be a weapon
 //! against whoever has the address.
 
