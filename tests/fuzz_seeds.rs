@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use timeball::aead::Algorithm;
-use timeball::config::keys::sample_file;
+use timeball::config::sample::sample_file;
 use timeball::cookie::ntskeys;
 use timeball::cookie::ring::KeyRing;
 use timeball::engine::outcome::Outcome;

@@ -8,8 +8,8 @@ use clap::{Subcommand, ValueEnum};
 use super::{EXIT_FAILURE, EXIT_USAGE, fail};
 use crate::config::import::directives::{self, ReadError};
 use crate::config::import::{Fate, Import, chrony, ntpd_rs};
-use crate::config::keys::sample_file;
 use crate::config::raw::ConfigError;
+use crate::config::sample::sample_file;
 use crate::config::{checked, file};
 
 #[derive(Debug, Subcommand)]

@@ -328,7 +328,8 @@ pub(super) fn in_range(
 
 #[cfg(test)]
 mod tests {
-    use super::super::keys::{KEYS, sample_file};
+    use super::super::keys::KEYS;
+    use super::super::sample::sample_file;
     use super::*;
 
     #[test]

@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn every_key_of_the_sample_file_is_read() {
-        let all = super::super::keys::sample_file().replace("\n#", "\n").replace("\n ", "\n# ");
+        let all = super::super::sample::sample_file().replace("\n#", "\n").replace("\n ", "\n# ");
         let ke = parse(&all).expect("all keys are good").ke.expect("certificate and key are there");
         assert_eq!(ke.ntp_server.map(|name| name.to_string()).as_deref(), Some("time.example.org"));
         assert_eq!((ke.certificates.len(), ke.processes), (2, Some(2)));

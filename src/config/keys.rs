@@ -1,7 +1,5 @@
 //! Every key of the configuration file, once.
 
-use std::fmt::Write as _;
-
 /// One key of the configuration file.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
@@ -324,10 +322,9 @@ pub const KEYS: &[Key] = &[
         sample: "\"/usr/share/zoneinfo/leap-seconds.list\"",
         is_default: false,
         help: &[
-            "List of leap seconds, as IERS and NIST publish it and tzdata brings it: a leap second",
-            "is announced on its day although the source does not. What the source announces is",
-            "told in any case. A file that is damaged or has expired announces nothing; the status",
-            "says so. It is read again when it changes. Default: none.",
+            "List of leap seconds of IERS, NIST or tzdata: one is announced on its day although the",
+            "source does not. A file that is damaged or has expired announces nothing, and the",
+            "status says so. It is read again when it changes. Default: none.",
         ],
     },
     Key {
@@ -513,8 +510,7 @@ pub const KEYS: &[Key] = &[
         sample: "\"/var/log/timeball\"",
         is_default: true,
         help: &[
-            "Where logs are written, if any is switched on. `timeball reload` and SIGHUP open them",
-            "anew, which is what logrotate has to do after it has moved them.",
+            "Where logs are written. A reload opens them anew, which logrotate has to ask for.",
         ],
     },
     Key {
@@ -533,8 +529,8 @@ pub const KEYS: &[Key] = &[
         sample: "false",
         is_default: true,
         help: &[
-            "Write measurements.log, in chrony's columns: a line for each NTP reply of the",
-            "followed daemon (clock.follow), one a second; some 12 MB a day.",
+            "Write measurements.log, in chrony's columns: an NTP reply (clock.follow) a line, one a",
+            "second; some 12 MB a day.",
         ],
     },
     Key {
@@ -559,29 +555,6 @@ pub const KEYS: &[Key] = &[
         ],
     },
 ];
-
-/// The sample file: every key with its help and its default, valid as it stands.
-pub fn sample_file() -> String {
-    let mut text = String::from(
-        "# timeball configuration. Every key is here; a key that is commented out has no default\n\
-         # or takes it from another.\n",
-    );
-    let mut section = "";
-    for key in KEYS {
-        if key.section != section {
-            section = key.section;
-            write!(text, "\n[{section}]").expect("writing to a string cannot fail");
-        }
-        text.push('\n');
-        for line in key.help {
-            writeln!(text, "# {line}").expect("writing to a string cannot fail");
-        }
-        let comment = if key.is_default { "" } else { "#" };
-        writeln!(text, "{comment}{} = {}", key.name, key.sample)
-            .expect("writing to a string cannot fail");
-    }
-    text
-}
 
 /// The key of `section` (or the section, for "") whose name is nearest to `name`, if any is near.
 pub fn suggest(section: &str, name: &str) -> Option<&'static str> {

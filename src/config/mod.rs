@@ -14,3 +14,4 @@ pub mod keys;
 pub mod log;
 pub mod rate_limit;
 pub mod raw;
+pub mod sample;
