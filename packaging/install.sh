@@ -60,6 +60,9 @@ if [ -n "$certificate" ] || [ -n "$key" ]; then
         die "--certificate and --key go together" 2
     fi
     own_certificate=no
+    # The service looks for them from another folder than this one.
+    certificate=$(realpath "$certificate") || die "there is no such --certificate"
+    key=$(realpath "$key") || die "there is no such --key"
 else
     own_certificate=yes
     certificate=/etc/timeball/cert.pem
@@ -77,20 +80,24 @@ done_already() {
     echo "= $1"
 }
 
+newest_package() {
+    find "$here/../target/packages" -name "$pattern" 2>/dev/null | sort -V | tail -n 1
+}
+
 # The package: built here if need be.
 find_package() {
     if command -v dpkg >/dev/null; then
-        format=deb pattern="timeball_*.deb"
+        format=deb pattern="timeball_*_$(dpkg --print-architecture).deb"
     elif command -v rpm >/dev/null; then
-        format=rpm pattern="timeball-[0-9]*.rpm"
+        format=rpm pattern="timeball-[0-9]*.$(uname -m).rpm"
     else
         die "this system has neither dpkg nor rpm; README.md says how to build timeball by hand"
     fi
     [ -z "$package" ] || return 0
-    package=$(find "$here/../target/packages" -name "$pattern" 2>/dev/null | sort | tail -n 1)
+    package=$(newest_package)
     [ -z "$package" ] || return 0
     run "$here/build" "$format"
-    package=$(find "$here/../target/packages" -name "$pattern" 2>/dev/null | sort | tail -n 1)
+    package=$(newest_package)
     [ -n "$package" ] || [ "$dry_run" = yes ] || die "packaging/build made no $format package"
     [ -n "$package" ] || package="target/packages/$pattern"
 }
@@ -130,6 +137,15 @@ make_certificate() {
     run chmod 0640 "$key"
 }
 
+# The service reads them as its own user; one that it cannot read would stop it.
+check_certificate() {
+    [ "$own_certificate" = no ] && [ "$dry_run" = no ] || return 0
+    for file in "$certificate" "$key"; do
+        runuser -u timeball -- test -r "$file" ||
+            die "the user timeball cannot read $file: chgrp timeball and chmod g+r it, and its folders g+x"
+    done
+}
+
 # `set_key NAME VALUE`: takes the comment off a key of the packaged file. What somebody has written
 # there stays.
 set_key() {
@@ -138,8 +154,8 @@ set_key() {
     elif [ -e "$configuration" ] && ! grep -q "^#$1 = " "$configuration"; then
         die "$configuration has no line for $1; write it yourself: $1 = \"$2\", in [ke]"
     else
-        run sed -i "s|^#$1 = .*|$1 = \"$2\"|" "$configuration"
-        changed=yes
+        value=$(printf '%s' "$2" | sed 's/[&|\\]/\\&/g')
+        run sed -i "s|^#$1 = .*|$1 = \"$value\"|" "$configuration"
     fi
 }
 
@@ -151,7 +167,6 @@ follow_chronyd() {
         done_already "$configuration has $(grep '^source = ' "$configuration" | head -n 1)"
     else
         run sed -i 's|^source = "kernel"|source = "follow"|' "$configuration"
-        changed=yes
     fi
 }
 
@@ -172,21 +187,24 @@ open_firewall() {
 start_service() {
     run timeball config check "$configuration"
     run systemctl enable --quiet timeball
-    if [ "$changed" = yes ]; then
-        run systemctl restart timeball
-    else
+    # Also what a run that failed behind its edits has left to do.
+    since=$(systemctl show --value --property ActiveEnterTimestamp timeball 2>/dev/null || true)
+    if [ -e "$configuration" ] && [ -n "$since" ] &&
+        [ "$(stat -c %Y "$configuration")" -le "$(date -d "$since" +%s)" ]; then
         run systemctl start timeball
+    else
+        run systemctl restart timeball
     fi
 }
 
-changed=no
 install_package
 make_certificate
+check_certificate
 set_key certificate "$certificate"
 set_key key "$key"
 follow_chronyd
-open_firewall
 start_service
+open_firewall
 
 cat <<END
 

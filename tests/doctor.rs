@@ -129,3 +129,15 @@ fn what_it_prints_helps() {
     }
     assert_eq!(faults(), Vec::<Value>::new());
 }
+
+#[test]
+fn a_list_that_cannot_be_read_is_found() {
+    let server = Server::start();
+    let file = server.directory.path().join("timeball.toml");
+    let text = fs::read_to_string(&file).expect("its configuration");
+    fs::write(&file, format!("{text}[access]\ndeny_file = \"/nonexistent\"\n")).expect("written");
+    let found = findings(&doctor(&server, &["--json"]));
+    let configuration = texts(&found, "configuration");
+    assert_eq!(configuration[0].0, "critical", "{configuration:?}");
+    assert!(configuration[0].1.contains("access.deny_file: /nonexistent"), "{configuration:?}");
+}

@@ -58,6 +58,22 @@ fn pages_name_every_command_and_pass_mandoc_and_man() {
 }
 
 #[test]
+fn exit_codes_are_those_of_the_command() {
+    let folder = generated();
+    let page = |name| {
+        let page = folder.path().join("man").join(name);
+        let shown = tool(Command::new("man").arg("-l").arg(page), "man-db");
+        // One line, however it was filled.
+        let words: Vec<&str> = text(&shown.stdout).split_whitespace().collect();
+        words.join(" ")
+    };
+    let check = page("timeball-check.1");
+    assert!(check.contains("0 ok, 1 warning, 2 critical, 3 unknown"), "{check}");
+    assert!(!check.contains("EXIT STATUS"), "{check}");
+    assert!(page("timeball-serve.1").contains("EXIT STATUS"));
+}
+
+#[test]
 fn shells_take_the_completions() {
     let folder = generated();
     for (shell, package, files) in [

@@ -162,6 +162,31 @@ fn nothing_is_changed_that_could_not_be_undone() {
     assert!(message.contains("nothing was changed"), "{message}");
     assert_eq!(root.values(), before);
     assert_eq!(root.tune("[ntp", &[]).status.code(), Some(2));
+
+    // What somebody else has put there would run as root.
+    fs::remove_dir(root.undo()).expect("empty");
+    fs::write(root.undo(), "#!/bin/sh\nreboot\n").expect("written");
+    let output = root.tune(APPLIANCE, &[]);
+    let message = String::from_utf8(output.stderr).expect("text");
+    assert!(message.contains("no undo script") && message.contains("--undo"), "{message}");
+    assert_eq!(root.values(), before);
+}
+
+#[test]
+fn what_could_not_be_undone_waits() {
+    let root = Root::new();
+    let before = root.values();
+    done(&root.tune(APPLIANCE, &[]));
+    let governor = root.path("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
+    fs::remove_file(&governor).expect("there");
+    fs::create_dir(&governor).expect("made");
+    let undo = || Command::new("sh").arg(root.undo()).output().expect("a shell");
+    let first = undo();
+    assert!(!first.status.success() && root.undo().exists(), "{first:?}");
+    fs::remove_dir(&governor).expect("empty");
+    let second = undo();
+    assert!(second.status.success() && !root.undo().exists(), "{second:?}");
+    assert_eq!(root.values(), before);
 }
 
 #[test]

@@ -67,14 +67,21 @@ fn command_page(
     if command.get_subcommands().any(|found| !found.is_hide_set()) {
         sections.push(Man::render_subcommands_section);
     }
+    if command.get_after_help().is_some() {
+        sections.push(Man::render_extra_section);
+    }
     for section in sections {
         section(&man, &mut text).expect(IN_MEMORY);
     }
     // mandoc calls the breaks around a blank line superfluous, and they are.
     let text = String::from_utf8(text).expect("clap's texts are UTF-8");
-    let mut text = text.replace("\n.br\n\n.br\n", "\n.sp\n").into_bytes();
+    let text = text.replace("\n.br\n\n.br\n", "\n.sp\n");
+    let mut text = text.replace(".SH EXTRA\n", ".SH NOTES\n").into_bytes();
     let mut rest = Roff::new();
-    add_list(&mut rest, "EXIT STATUS", program.exit_status);
+    // Commands that have others say so in their notes.
+    if command.get_after_help().is_none() {
+        add_list(&mut rest, "EXIT STATUS", program.exit_status);
+    }
     add_list(&mut rest, "FILES", files);
     add_see_also(&mut rest, program.see_also);
     rest.to_writer(&mut text).expect(IN_MEMORY);

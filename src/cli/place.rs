@@ -12,7 +12,8 @@ use crate::config::file::{self, FileError};
 /// Whose keys and whose control socket.
 #[derive(Debug, Args)]
 pub(super) struct Place {
-    /// The server's configuration file; without it, `timeball serve` without one is meant
+    /// The server's configuration file; without it, `timeball serve` without one is meant if it has
+    /// run here, or else the server with /etc/timeball/timeball.toml
     #[arg(long, value_name = "FILE", conflicts_with = "state_directory")]
     config: Option<PathBuf>,
     /// The server's state directory
@@ -49,20 +50,29 @@ pub(super) struct Found {
 
 impl Place {
     pub(super) fn find(&self) -> Result<Found, PlaceError> {
+        let usual = Path::new(USUAL_CONFIGURATION);
         let state_directory = match (&self.config, &self.state_directory) {
-            (Some(config), _) => {
-                let settings = file::read(config)?;
-                return Ok(Found {
-                    control_socket: settings.control_socket(),
-                    state_directory: settings.state_directory,
-                    rotation: settings.rotation,
-                });
-            }
+            (Some(config), _) => return Found::configured(config),
             (None, Some(directory)) => directory.clone(),
-            (None, None) => home_state_directory().ok_or(PlaceError::NoHome)?,
+            (None, None) => match home_state_directory() {
+                Some(home) if home.exists() => home,
+                _ if usual.exists() => return Found::configured(usual),
+                home => home.ok_or(PlaceError::NoHome)?,
+            },
         };
         let control_socket = default_control_socket(&state_directory);
         Ok(Found { state_directory, control_socket, rotation: KeyRotation::default() })
+    }
+}
+
+impl Found {
+    fn configured(file: &Path) -> Result<Self, PlaceError> {
+        let settings = file::read(file)?;
+        Ok(Self {
+            control_socket: settings.control_socket(),
+            state_directory: settings.state_directory,
+            rotation: settings.rotation,
+        })
     }
 }
 

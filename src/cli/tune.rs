@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use rustix::process::geteuid;
 
 use super::place::{ConfiguredError, configured};
 use super::serve::available_cpus;
@@ -39,7 +41,8 @@ pub(super) struct TuneArguments {
 
 const AFTER_HELP: &str = "\
 A restart of the host undoes everything, too. What is as it should be is left alone, so a second run
-changes nothing. Most settings are for `profile = \"appliance\"` only.
+changes nothing but the interrupts of queues that the first one made. Most settings are for
+`profile = \"appliance\"` only.
 Exit codes: 0 all is as it should be now, 1 something could not be set or seen, 2 wrong usage.";
 
 /// Why nothing was set.
@@ -141,24 +144,35 @@ fn apply(
 const UNDO_HEAD: &str = "\
 #!/bin/sh
 # Undoes what `timeball tune` has changed, the last first. A restart of the host does so, too.
+failed=
 ";
-const UNDO_TAIL: &str = "rm -f -- \"$0\"\n";
+/// What could not be undone waits for the next attempt.
+const UNDO_TAIL: &str = "\
+[ -z \"$failed\" ] || { echo \"$0: not all is undone; it stays\" >&2; exit 1; }
+rm -f -- \"$0\"
+";
+
+/// Root runs the script, so what somebody else wrote must not get into it.
+const NO_UNDO: &str = "it is no undo script of this user's; name another file with --undo";
 
 /// Puts the changes in front of those that wait to be undone already.
 fn write_undo(path: &Path, changes: &[Change], host: &Host) -> io::Result<()> {
-    let before = match fs::read_to_string(path) {
-        Ok(text) => text,
+    let before = match fs::symlink_metadata(path) {
+        Ok(found) => {
+            let is_ours = found.is_file() && found.uid() == geteuid().as_raw();
+            let text = if is_ours { fs::read_to_string(path)? } else { String::new() };
+            let steps = text.strip_prefix(UNDO_HEAD).and_then(|text| text.strip_suffix(UNDO_TAIL));
+            steps.ok_or_else(|| io::Error::other(NO_UNDO))?.to_owned()
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error),
     };
-    let before = before.strip_prefix(UNDO_HEAD).unwrap_or(&before);
-    let before = before.strip_suffix(UNDO_TAIL).unwrap_or(before);
     let mut text = UNDO_HEAD.to_owned();
     for Change { knob, now, .. } in changes.iter().rev() {
         text.push_str(&knob.script(now, host));
-        text.push('\n');
+        text.push_str(" || failed=yes\n");
     }
-    text.push_str(before);
+    text.push_str(&before);
     text.push_str(UNDO_TAIL);
     replace(path, text.as_bytes(), 0o700)
 }

@@ -322,7 +322,7 @@ pub const KEYS: &[Key] = &[
         sample: "\"/usr/share/zoneinfo/leap-seconds.list\"",
         is_default: false,
         help: &[
-            "List of leap seconds of IERS, NIST or tzdata: one is announced on its day although the",
+            "List of leap seconds of IERS, NIST or tzdata: one is announced on its day even if the",
             "source does not. A file that is damaged or has expired announces nothing, and the",
             "status says so. It is read again when it changes. Default: none.",
         ],
@@ -529,8 +529,8 @@ pub const KEYS: &[Key] = &[
         sample: "false",
         is_default: true,
         help: &[
-            "Write measurements.log, in chrony's columns: an NTP reply (clock.follow) a line, one a",
-            "second; some 12 MB a day.",
+            "Write measurements.log, in chrony's columns: a line an NTP reply (clock.follow),",
+            "one a second; some 12 MB a day.",
         ],
     },
     Key {

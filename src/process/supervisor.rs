@@ -369,7 +369,9 @@ impl Supervisor {
             Event::ChronydLost => return self.reach_chronyd(),
             Event::Refused(reason) => {
                 self.counters.certificates_refused += 1;
-                eprintln!("timeball: {name} goes on as before: {reason}");
+                let refusal = format!("{name} goes on as before: {reason}; restart timeball");
+                eprintln!("timeball: {refusal}");
+                self.reloading.iter_mut().flatten().for_each(|(_, it)| *it = Err(refusal.clone()));
             }
             Event::Ended(reason) => {
                 self.counters.roles_ended += 1;

@@ -76,7 +76,7 @@ impl Rules {
         protocol: Protocol,
         port: u16,
     ) -> impl Iterator<Item = &str> {
-        let (name, number) = (protocol.name(), port.to_string());
+        let name = protocol.name();
         let service = if port == NTP_PORT { "ntp" } else { "" };
         self.lines().filter(move |line| {
             let Some((before, after)) = line.split_once(end) else { return false };
@@ -88,7 +88,7 @@ impl Rules {
                 None => ports.split_whitespace().next().unwrap_or_default(),
             };
             let mut words = ports.split(divides).filter(|word| !word.is_empty());
-            words.any(|word| word == number || word == service)
+            words.any(|word| word == service || has_port(word, port))
                 && (before.contains(name) || before.contains("th "))
         })
     }
@@ -106,9 +106,46 @@ impl Rules {
         self.about(protocol, port).any(|line| line.contains("accept") || line.contains("ACCEPT"))
     }
 
+    /// Whether a rule throws away whatever comes to `port`: one that asks for more, such as a
+    /// source or a rate, is its author's business.
     fn refuses(&self, protocol: Protocol, port: u16) -> bool {
         let refusals = ["drop", "reject", "DROP", "REJECT"];
-        self.about(protocol, port).any(|line| refusals.iter().any(|word| line.contains(word)))
+        self.about(protocol, port).any(|line| {
+            refusals.iter().any(|word| line.contains(word))
+                && !CONDITIONS.iter().any(|word| line.contains(word))
+        })
+    }
+}
+
+/// Words of a rule that holds for some packets only, or for none that are for this host: of nft,
+/// then of iptables.
+const CONDITIONS: [&str; 18] = [
+    "addr ",
+    "limit ",
+    "meter ",
+    "quota ",
+    "ct ",
+    "iif",
+    "oif",
+    "mark ",
+    "@",
+    "-s ",
+    "-d ",
+    "-i ",
+    "-o ",
+    "--mark",
+    "--limit",
+    "--hashlimit",
+    "--ctstate",
+    "-A FORWARD",
+];
+
+/// Whether a port, or a range of them (`120-130`, of iptables `120:130`), has `port` in it.
+fn has_port(word: &str, port: u16) -> bool {
+    let (first, last) = word.split_once(['-', ':']).unwrap_or((word, word));
+    match (first.parse::<u16>(), last.parse()) {
+        (Ok(first), Ok(last)) => (first..=last).contains(&port),
+        _ => false,
     }
 }
 
@@ -173,8 +210,8 @@ fn opening(host: &Host, protocol: Protocol, port: u16) -> String {
 fn untrack(rules: &Rules, port: u16) -> String {
     match rules {
         Rules::Iptables(_) => format!(
-            "iptables -t raw -A PREROUTING -p udp --dport {port} -j CT --notrack; iptables -t raw \
-             -A OUTPUT -p udp --sport {port} -j CT --notrack (and ip6tables)"
+            "for tool in iptables ip6tables; do $tool -t raw -A PREROUTING -p udp --dport {port} \
+             -j CT --notrack; $tool -t raw -A OUTPUT -p udp --sport {port} -j CT --notrack; done"
         ),
         Rules::Nft(_) | Rules::Hidden(_) => format!(
             "nft add table inet timeball; nft 'add chain inet timeball in {{ type filter hook \

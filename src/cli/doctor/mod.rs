@@ -156,21 +156,23 @@ pub(super) fn run(arguments: &DoctorArguments) -> ExitCode {
 /// What is to be served, and whether that is without a configuration.
 fn settings(arguments: &DoctorArguments, findings: &mut Findings) -> Option<(Settings, bool)> {
     let check = "configuration";
-    match configured(arguments.config.as_deref()) {
-        Ok(Configured { settings, file: None }) => {
-            findings.ok(check, "none: looked at is what `timeball serve` takes without one");
-            Some((settings, true))
-        }
-        Ok(Configured { settings, file: Some(file) }) => {
-            findings.ok(check, format!("{} is good", file.display()));
-            Some((settings, false))
-        }
+    let fix = "correct it; `timeball config check FILE` says when it is good";
+    let Configured { settings, file } = match configured(arguments.config.as_deref()) {
+        Ok(configured) => configured,
         Err(error) => {
-            let fix = "correct it; `timeball config check FILE` says when it is good";
             findings.fail(check, error.to_string(), fix);
-            None
+            return None;
+        }
+    };
+    match (settings.access.read(), &file) {
+        // A server that has no such list does not start.
+        (Err(error), _) => findings.fail(check, error.to_string(), fix),
+        (Ok(_), Some(file)) => findings.ok(check, format!("{} is good", file.display())),
+        (Ok(_), None) => {
+            findings.ok(check, "none: looked at is what `timeball serve` takes without one");
         }
     }
+    Some((settings, file.is_none()))
 }
 
 fn examine(patient: &Patient<'_>, host_only: bool, findings: &mut Findings) {
