@@ -179,6 +179,12 @@ fn in_words(error: &io::Error) -> String {
     }
 }
 
+impl From<ReportError> for Unfit {
+    fn from(error: ReportError) -> Self {
+        Self { why: error.to_string(), is_unrelated: error == ReportError::Unrelated }
+    }
+}
+
 /// chronyd's tracking report.
 pub(super) struct TrackingQuestion;
 
@@ -191,10 +197,7 @@ impl Question for TrackingQuestion {
     }
 
     fn parse(answer: &[u8], random: u64, _: Moment, _: Moment) -> Result<Tracking, Unfit> {
-        parse_tracking(answer, random as u32).map_err(|error| Unfit {
-            why: error.to_string(),
-            is_unrelated: error == ReportError::Unrelated,
-        })
+        parse_tracking(answer, random as u32).map_err(Unfit::from)
     }
 
     fn show(tracking: &Tracking) -> TrackingAccount {
@@ -214,10 +217,7 @@ impl Question for SmoothingQuestion {
     }
 
     fn parse(answer: &[u8], random: u64, _: Moment, _: Moment) -> Result<bool, Unfit> {
-        parse_smoothing(answer, random as u32).map_err(|error| Unfit {
-            why: error.to_string(),
-            is_unrelated: error == ReportError::Unrelated,
-        })
+        parse_smoothing(answer, random as u32).map_err(Unfit::from)
     }
 
     fn show(smooths: &bool) -> bool {
