@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::hardware::Translator;
 use super::lend::{DropCounts, lend};
 use super::stamps::Stamps;
 use super::{Batch, Departed, Port, PortCounters};
@@ -31,6 +32,8 @@ pub struct MmsgPort {
     sockets: Vec<UdpSocket>,
     drop_counts: DropCounts,
     stamps: Stamps,
+    /// For timestamps of interfaces, if they are wanted.
+    hardware: Option<Translator>,
     /// Readable when the worker shall stop.
     wake: OwnedFd,
     /// How long it asks on before it waits.
@@ -57,6 +60,7 @@ impl MmsgPort {
         Self {
             drop_counts: DropCounts::of(&sockets),
             stamps: Stamps::of(&sockets),
+            hardware: None,
             sockets,
             wake,
             busy_poll,
@@ -67,6 +71,13 @@ impl MmsgPort {
             received: 0,
             counters: PortCounters::default(),
         }
+    }
+
+    /// With timestamps of interfaces.
+    #[must_use]
+    pub fn with_hardware(mut self, translator: Option<Translator>) -> Self {
+        self.hardware = translator;
+        self
     }
 
     /// Asks each socket once, in turn.
@@ -139,7 +150,7 @@ impl Port for MmsgPort {
     fn batch(&mut self) -> Batch<'_> {
         let received = self.payloads.iter_mut().zip(&mut *self.envelopes).take(self.received);
         let received = received.map(|(payload, envelope)| (self.turn, payload, envelope));
-        lend(received, &mut self.drop_counts, &mut self.counters)
+        lend(received, &mut self.drop_counts, &mut self.counters, self.hardware.as_mut())
     }
 
     fn send(&mut self, verdicts: &Verdicts) {
@@ -190,7 +201,7 @@ impl Port for MmsgPort {
     }
 
     fn departed(&mut self) -> &[Departed] {
-        self.stamps.collect(&self.sockets, &mut self.counters)
+        self.stamps.collect(&self.sockets, &mut self.counters, self.hardware.as_mut())
     }
 
     fn counters(&self) -> PortCounters {

@@ -1,5 +1,6 @@
 //! The clock role: asks the source of the time once a second and publishes what it says.
 
+mod hardware;
 mod inquiry;
 mod log;
 
@@ -11,10 +12,12 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use self::hardware::Phcs;
 use self::inquiry::{Inquiry, NtpQuestion, SmoothingQuestion, TrackingQuestion};
 use self::log::{LogWriter, Logs};
 use super::channel::Link;
 use super::handover::{Descriptors, Purpose, StartMessage};
+use super::hardware::StampingInterface;
 use super::pages::ClockPages;
 use super::sandbox::Filter;
 use super::signals::stop_on_signals;
@@ -28,6 +31,8 @@ use crate::clock::record::{ClockRecord, SourceState};
 use crate::clock::source::{self, Source};
 use crate::config::clock::{ChronydAddress, ClockSettings};
 use crate::limits::{CLOCK_LOOK_INTERVAL, FOLLOW_ANSWER_WAIT};
+use crate::page::account::AccountPage;
+use crate::page::clock::ClockPage;
 use crate::sys::adjtimex::{self, KernelClock};
 
 /// Asks until SIGTERM. In this order:
@@ -43,7 +48,7 @@ pub fn run(
     link: &Link,
     filter: Filter,
 ) -> Result<(), RoleError> {
-    let ClockStart { settings, why_no_chronyd, leap, logs } = start.decode()?;
+    let ClockStart { settings, why_no_chronyd, leap, logs, stamping } = start.decode()?;
     let pages = ClockPages::take(descriptors.take(Purpose::Page))?;
     let stop = Arc::new(AtomicBool::new(false));
     let wake =
@@ -54,7 +59,8 @@ pub fn run(
     let chronyd = chronyd.ok_or_else(|| why_no_chronyd.unwrap_or_default());
     // The first reading looks for the vDSO, which takes calls of its own.
     let _ = moment();
-    let mut keeper = Keeper::new(settings, pages, chronyd, leap)?;
+    let phcs = descriptors.take(Purpose::HardwareClock);
+    let mut keeper = Keeper::new(settings, pages, chronyd, leap, (stamping, phcs))?;
     if !logs.is_empty() {
         let writer = LogWriter::start()
             .map_err(|error| RoleError::new("the thread of the logs cannot start", error))?;
@@ -71,7 +77,10 @@ pub fn run(
 /// Asks the source and keeps the pages.
 struct Keeper {
     settings: ClockSettings,
-    pages: ClockPages,
+    clock: ClockPage,
+    account: AccountPage,
+    /// The clocks of interfaces.
+    phcs: Phcs,
     /// The last truth; none if the process before this one was killed while it wrote.
     record: Option<ClockRecord>,
     following: Option<Following>,
@@ -85,15 +94,17 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// `chronyd` is a socket to its Unix socket, or why there is none.
+    /// `chronyd` is a socket to its Unix socket, or why there is none; `stamping` are interfaces and
+    /// their clocks.
     fn new(
         settings: ClockSettings,
         pages: ClockPages,
         chronyd: Result<OwnedFd, String>,
         leap: Option<LeapNews>,
+        stamping: (Vec<StampingInterface>, Vec<OwnedFd>),
     ) -> Result<Self, RoleError> {
-        let record = pages
-            .clock
+        let ClockPages { clock, account, hardware } = pages;
+        let record = clock
             .latest()
             .map_err(|error| RoleError::new("the clock's page cannot be read", error))?;
         let following = match settings.source {
@@ -106,7 +117,9 @@ impl Keeper {
         let ask_due = Instant::now();
         Ok(Self {
             settings,
-            pages,
+            clock,
+            account,
+            phcs: Phcs::new(stamping.0, stamping.1, hardware),
             record,
             following,
             leap_watch,
@@ -160,6 +173,7 @@ impl Keeper {
     fn turn(&mut self, now: Instant, link: &Link) {
         if now >= self.ask_due {
             self.ask_due = now + CLOCK_LOOK_INTERVAL;
+            self.phcs.look();
             if let Some(following) = &mut self.following {
                 following.ask();
             }
@@ -211,11 +225,11 @@ impl Keeper {
             record.source_state = state;
             record.leap_second =
                 watch.and_then(|watch| watch.near(record, before.as_ref(), now, kernel.as_ref()));
-            self.pages.clock.publish(record);
+            self.clock.publish(record);
         }
         let leap_file = watch.map(|watch| watch.account(self.record.as_ref(), now));
         let following = self.following.as_ref();
-        self.pages.account.publish(&Account {
+        self.account.publish(&Account {
             source: self.settings.source,
             state,
             why,
@@ -224,6 +238,7 @@ impl Keeper {
             kernel: kernel.as_ref().map(Into::into),
             leap_file,
             logs: self.logs.as_ref().map(Logs::account),
+            hardware: self.phcs.account(),
         });
     }
 
