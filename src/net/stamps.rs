@@ -45,7 +45,7 @@ pub struct Departed {
 /// The replies of a port that asked, and what came for them.
 #[derive(Debug)]
 pub(super) struct Stamps {
-    sockets: ArrayVec<Series, SOCKETS_PER_WORKER>,
+    sockets: Box<[Series]>,
     /// Sockets whose error queue is to be looked at, a bit each.
     looks: u64,
     envelopes: Box<[Envelope; BATCH_DATAGRAMS]>,

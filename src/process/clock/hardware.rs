@@ -59,7 +59,7 @@ impl Phcs {
 /// One clock.
 struct Phc {
     device: OwnedFd,
-    /// How it is read, once a reading went well.
+    /// How it was read, if the last reading went well.
     method: Option<Method>,
     clock: HardwareClock,
     translation: Option<Translation>,
@@ -79,8 +79,8 @@ impl Phc {
     }
 
     fn read(&mut self, anchor: &Anchor) -> Look {
-        let methods = self.method.map_or(Method::ALL.to_vec(), |method| vec![method]);
-        for method in methods {
+        // The way that went well last, then the others: a card may lose its best one.
+        for method in self.method.take().into_iter().chain(Method::ALL) {
             match phc::read(&self.device, method, anchor) {
                 Ok(look) => {
                     (self.method, self.why) = (Some(method), String::new());
