@@ -10,26 +10,21 @@ use crate::page::hardware::{HardwarePage, StampedBy};
 use crate::sys::phc::{self, Look, Method};
 
 /// All that are followed.
+#[derive(Default)]
 pub(super) struct Phcs {
     interfaces: Vec<StampingInterface>,
     clocks: Vec<Phc>,
-    page: HardwarePage,
 }
 
 impl Phcs {
-    /// Of these interfaces, whose clocks are `devices`. What a process before this one has published
-    /// is withdrawn: the clocks are followed anew.
-    pub(super) fn new(
-        interfaces: Vec<StampingInterface>,
-        devices: Vec<OwnedFd>,
-        mut page: HardwarePage,
-    ) -> Self {
-        page.publish(&[].into_iter().collect());
-        Self { interfaces, clocks: devices.into_iter().map(Phc::new).collect(), page }
+    /// Of these interfaces, whose clocks are `devices`.
+    pub(super) fn new(interfaces: Vec<StampingInterface>, devices: Vec<OwnedFd>) -> Self {
+        Self { interfaces, clocks: devices.into_iter().map(Phc::new).collect() }
     }
 
-    /// Reads each clock once and publishes how stamps are translated.
-    pub(super) fn look(&mut self) {
+    /// Reads each clock once and publishes how stamps are translated. The first look withdraws what
+    /// a process before this one has published: the clocks are followed anew.
+    pub(super) fn look(&mut self, page: &mut HardwarePage) {
         if self.interfaces.is_empty() {
             return;
         }
@@ -39,7 +34,7 @@ impl Phcs {
             let translation = self.clocks.get(clock)?.translation?;
             Some(StampedBy { interface: index, megabits_per_second, translation })
         });
-        self.page.publish(&stamped_by.collect());
+        page.publish(&stamped_by.collect());
     }
 
     /// How each of them fares.
@@ -123,10 +118,9 @@ mod tests {
         page.publish(&[before].into_iter().collect());
         assert!(reader.news().is_some_and(|it| it.len() == 1));
         let device = File::open("/dev/null").expect("there").into();
-        let mut phcs = Phcs::new(vec![interface], vec![device], page);
-        assert_eq!(reader.news(), Some(Translations::new()), "that of the role before");
-        phcs.look();
-        assert_eq!(reader.news(), Some(Translations::new()));
+        let mut phcs = Phcs::new(vec![interface], vec![device]);
+        phcs.look(&mut page);
+        assert_eq!(reader.news(), Some(Translations::new()), "that of the role before is gone");
         let account = &phcs.account()[0];
         assert_eq!((account.interface.as_str(), account.is_followed), ("eth0", false));
         assert_eq!(account.why, "Inappropriate ioctl for device (os error 25)");

@@ -17,7 +17,6 @@ use self::inquiry::{Inquiry, NtpQuestion, SmoothingQuestion, TrackingQuestion};
 use self::log::{LogWriter, Logs};
 use super::channel::Link;
 use super::handover::{Descriptors, Purpose, StartMessage};
-use super::hardware::StampingInterface;
 use super::pages::ClockPages;
 use super::sandbox::Filter;
 use super::signals::stop_on_signals;
@@ -31,8 +30,6 @@ use crate::clock::record::{ClockRecord, SourceState};
 use crate::clock::source::{self, Source};
 use crate::config::clock::{ChronydAddress, ClockSettings};
 use crate::limits::{CLOCK_LOOK_INTERVAL, FOLLOW_ANSWER_WAIT};
-use crate::page::account::AccountPage;
-use crate::page::clock::ClockPage;
 use crate::sys::adjtimex::{self, KernelClock};
 
 /// Asks until SIGTERM. In this order:
@@ -59,8 +56,8 @@ pub fn run(
     let chronyd = chronyd.ok_or_else(|| why_no_chronyd.unwrap_or_default());
     // The first reading looks for the vDSO, which takes calls of its own.
     let _ = moment();
-    let phcs = descriptors.take(Purpose::HardwareClock);
-    let mut keeper = Keeper::new(settings, pages, chronyd, leap, (stamping, phcs))?;
+    let mut keeper = Keeper::new(settings, pages, chronyd, leap)?;
+    keeper.phcs = Phcs::new(stamping, descriptors.take(Purpose::HardwareClock));
     if !logs.is_empty() {
         let writer = LogWriter::start()
             .map_err(|error| RoleError::new("the thread of the logs cannot start", error))?;
@@ -77,16 +74,15 @@ pub fn run(
 /// Asks the source and keeps the pages.
 struct Keeper {
     settings: ClockSettings,
-    clock: ClockPage,
-    account: AccountPage,
-    /// The clocks of interfaces.
-    phcs: Phcs,
+    pages: ClockPages,
     /// The last truth; none if the process before this one was killed while it wrote.
     record: Option<ClockRecord>,
     following: Option<Following>,
     /// The leap-seconds file, if there is one.
     leap_watch: Option<LeapWatch>,
     logs: Option<Logs>,
+    /// The clocks of interfaces.
+    phcs: Phcs,
     /// When the source is asked next.
     ask_due: Instant,
     /// Until when the answers to the last questions are waited for.
@@ -94,17 +90,15 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// `chronyd` is a socket to its Unix socket, or why there is none; `stamping` are interfaces and
-    /// their clocks.
+    /// `chronyd` is a socket to its Unix socket, or why there is none.
     fn new(
         settings: ClockSettings,
         pages: ClockPages,
         chronyd: Result<OwnedFd, String>,
         leap: Option<LeapNews>,
-        stamping: (Vec<StampingInterface>, Vec<OwnedFd>),
     ) -> Result<Self, RoleError> {
-        let ClockPages { clock, account, hardware } = pages;
-        let record = clock
+        let record = pages
+            .clock
             .latest()
             .map_err(|error| RoleError::new("the clock's page cannot be read", error))?;
         let following = match settings.source {
@@ -117,13 +111,12 @@ impl Keeper {
         let ask_due = Instant::now();
         Ok(Self {
             settings,
-            clock,
-            account,
-            phcs: Phcs::new(stamping.0, stamping.1, hardware),
+            pages,
             record,
             following,
             leap_watch,
             logs: None,
+            phcs: Phcs::default(),
             ask_due,
             judge_due: None,
         })
@@ -173,7 +166,7 @@ impl Keeper {
     fn turn(&mut self, now: Instant, link: &Link) {
         if now >= self.ask_due {
             self.ask_due = now + CLOCK_LOOK_INTERVAL;
-            self.phcs.look();
+            self.phcs.look(&mut self.pages.hardware);
             if let Some(following) = &mut self.following {
                 following.ask();
             }
@@ -225,11 +218,11 @@ impl Keeper {
             record.source_state = state;
             record.leap_second =
                 watch.and_then(|watch| watch.near(record, before.as_ref(), now, kernel.as_ref()));
-            self.clock.publish(record);
+            self.pages.clock.publish(record);
         }
         let leap_file = watch.map(|watch| watch.account(self.record.as_ref(), now));
         let following = self.following.as_ref();
-        self.account.publish(&Account {
+        self.pages.account.publish(&Account {
             source: self.settings.source,
             state,
             why,
