@@ -28,10 +28,8 @@ use crate::config::hardware::StampingInterfaces;
 use crate::config::log::LogSettings;
 use crate::config::rate_limit;
 use crate::ke::tls::PairError;
-use crate::limits::{
-    CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, EMBEDDED_OBSERVE_PORT,
-    INTERLEAVED_ENTRIES_DEFAULT,
-};
+use crate::limits::commands::{EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, EMBEDDED_OBSERVE_PORT};
+use crate::limits::{CERTIFICATE_VALIDITY_DAYS, INTERLEAVED_ENTRIES_DEFAULT};
 use crate::net::PortChoice;
 use crate::process::certificates::Certificates;
 use crate::process::chronyd_socket::ChronydSocket;
@@ -165,7 +163,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         Banner { settings: &settings, chain: &chain, cpus: &cpus, ke_processes }.to_string();
     let control = Control::open(&settings.control_socket(), settings.control.mode)?;
     let pages = Pages::create(keys, &access, cpus.len(), ke_processes).map_err(Error::Pages)?;
-    let responder = responder(&settings, cpus);
+    let responder = responder(&settings, cpus, sockets.nts_sockets());
     let hardware = HardwareClocks::prepare(&settings.hardware_timestamps);
     hardware.obstacles().iter().for_each(|it| eprintln!("timeball: warning: {it}"));
     let log_files = LogFiles::make(&settings.log)?;
@@ -206,9 +204,10 @@ fn first_chain(certificates: Option<&Certificates>) -> Vec<Description> {
         .unwrap_or_default()
 }
 
-fn responder(settings: &Settings, cpus: Vec<usize>) -> ResponderStart {
+fn responder(settings: &Settings, cpus: Vec<usize>, nts_sockets: usize) -> ResponderStart {
     ResponderStart {
         cpus,
+        nts_sockets,
         port: settings.port,
         busy_poll: settings.udp.busy_poll,
         hardware_timestamps: settings.udp.hardware_stamps,

@@ -130,8 +130,7 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let UdpOptions {
         bind_device,
         busy_poll,
-        // It follows from the interfaces that are named.
-        hardware_stamps: _,
+        hardware_stamps: _, // It follows from the interfaces that are named.
         dscp,
         receive_buffer_bytes,
         send_buffer_bytes,

@@ -67,6 +67,7 @@ pub fn run(
         let duty = Duty {
             cpu,
             port: start.port,
+            nts_sockets: start.nts_sockets,
             busy_poll: start.busy_poll,
             hardware: start.hardware_timestamps.then(|| pages.translator()).transpose()?,
             interleaved_entries: start.interleaved_entries,
@@ -160,6 +161,8 @@ fn are_turning(pulses: &[Arc<Pulse>], seen: &mut [(u64, Instant)], now: Instant)
 struct Duty {
     cpu: usize,
     port: PortChoice,
+    /// How many of the sockets, from the first on, are for NTS requests.
+    nts_sockets: usize,
     busy_poll: Duration,
     /// For timestamps of interfaces.
     hardware: Option<Translator>,
@@ -220,7 +223,8 @@ fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleEr
     // The one place where ports differ: the loop is made for each.
     match port {
         PortChoice::Auto | PortChoice::Mmsg => {
-            let mut port = MmsgPort::new(sockets, wake, busy_poll).with_hardware(hardware);
+            let port = MmsgPort::new(sockets, wake, busy_poll).with_hardware(hardware);
+            let mut port = port.with_nts_sockets(duty.nts_sockets);
             let _ = ready.send(Ok(()));
             go.wait();
             worker.run(&mut port, &stop, &pulse);
