@@ -1,7 +1,7 @@
 //! The mmsg port: the kernel's sockets through `recvmmsg` and `sendmmsg`.
 //!
 //! The port to read first, and the one that works everywhere. One batch comes from one socket; the
-//! sockets take turns ([`super::turns`]). When none has a datagram the port asks on for a while, if
+//! sockets take turns (`turns`). When none has a datagram the port asks on for a while, if
 //! it is told to, and then waits in `poll` until one has, until the next sweep is due, or until it
 //! is woken to stop.
 
