@@ -117,7 +117,7 @@ pub const KEYS: &[Key] = &[
         help: &[
             "How long a worker without requests polls its interface's queue before it sleeps, 0 to",
             "1000. For processors that do nothing else; needs CAP_NET_ADMIN, port mmsg and an",
-            "interface set up for it (tuning/README.md). Default 0, in profile \"appliance\" 50.",
+            "interface set up for it, as `timeball tune` does. Default 0, in profile \"appliance\" 50.",
         ],
     },
     Key {

@@ -12,6 +12,7 @@ use crate::cli::place::Place;
 use crate::clock::record::SourceState;
 use crate::clock::source::Source;
 use crate::engine::outcome::Outcome;
+use crate::host::tuning::README;
 use crate::limits::commands::{CHECK_REQUESTS_MIN, CHECK_RESTART_RECENT};
 use crate::process::control::{AskError, Request, ask};
 use crate::process::status::{ProcessStatus, Status};
@@ -171,8 +172,7 @@ fn requests(first: &Status, second: &Status, thresholds: &Thresholds, report: &m
     let lost = of("receive_drops") + of("send_buffer_full");
     let received = received(totals);
     let text = format!(
-        "{lost} datagrams lost to full socket buffers {when}, {received} received \
-         (tuning/README.md)"
+        "{lost} datagrams lost to full socket buffers {when}, {received} received (see {README})"
     );
     share(&DROPS, lost, received + of("receive_drops"), &thresholds.drops, text, report);
     let (naks, answered) = (of("nts_nak"), of("answered_nts"));
