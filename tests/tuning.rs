@@ -197,7 +197,8 @@ fn one_run_sets_the_interrupts_of_the_queues_that_it_makes() {
          -k) echo 'large-receive-offload: off [fixed]' ;;\nesac\n"
     );
     fs::write(&tool, script).expect("written");
-    let values = || [38, 39].map(|interrupt| fs::read_to_string(affinity(interrupt)).expect("there"));
+    let values =
+        || [38, 39].map(|interrupt| fs::read_to_string(affinity(interrupt)).expect("there"));
 
     let two = APPLIANCE.replace("[ntp]", "[ntp]\nworkers = 2");
     let dry = done(&root.tune(&two, &["--dry-run"]));

@@ -3,6 +3,7 @@
 mod banner;
 pub mod cert;
 mod check;
+mod clients;
 mod clock;
 mod config;
 mod control;
@@ -82,6 +83,8 @@ enum Shown {
     Sources(control::Show),
     /// Show the NTP replies of the time daemon that a running server follows
     Ntpdata(control::Show),
+    /// Show the networks that ask a running server most, where it counts them
+    Clients(control::Show),
     /// Let a running server read its configuration, certificates and keys again
     Reload(place::Place),
     /// Make or show certificates
@@ -143,6 +146,7 @@ fn run_shown(command: Shown) -> ExitCode {
         Shown::Tracking(arguments) => clock::tracking(&arguments),
         Shown::Sources(arguments) => clock::sources(&arguments),
         Shown::Ntpdata(arguments) => clock::ntpdata(&arguments),
+        Shown::Clients(arguments) => clients::clients(&arguments),
         Shown::Reload(place) => control::reload(&place),
         Shown::Cert(arguments) => match cert::run(arguments) {
             Ok(()) => ExitCode::SUCCESS,

@@ -412,8 +412,8 @@ fn first_number(text: &str, key: &str) -> Option<u64> {
 /// default buffers.
 pub fn sysctl_file() -> String {
     let mut text = String::from(
-        "# Settings of the kernel for timeball, printed by `timeball tune --print-sysctl`. The undo \
-         is in\n# ",
+        "# Settings of the kernel for timeball, printed by `timeball tune --print-sysctl`. The \
+         undo is in\n# ",
     );
     text.push_str(README);
     text.push_str(".\n");

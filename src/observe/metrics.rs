@@ -267,8 +267,7 @@ const LEAPS: [Leap; 4] = [Leap::None, Leap::Insert, Leap::Delete, Leap::Unsynchr
 fn leap_file(out: &mut Exposition, file: &LeapAccount) {
     if let Some(expires) = file.expires_unix_seconds {
         let help = "When the leap-seconds file expires, since 1970.";
-        out.metric("timeball_leap_file_expiry_timestamp_seconds", Gauge, help)
-            .sample(&[], expires);
+        out.metric("timeball_leap_file_expiry_timestamp_seconds", Gauge, help).sample(&[], expires);
     }
     if let Some(next) = &file.next {
         let help = "Midnight behind the next leap second of the file, since 1970.";
