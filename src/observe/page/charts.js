@@ -75,7 +75,8 @@ export class Chart {
         const line = run.map((sample, place) => `${place ? "L" : "M"}${this.x(sample.at).toFixed(1)} ${y(sample[name]).toFixed(1)}`).join("");
         const [first, last] = [run[0], run[run.length - 1]].map((sample) => this.x(sample.at).toFixed(1));
         const ground = (height - bottom).toFixed(1);
-        drawn.push(element("path", { class: `area ${colour}`, d: `${line}L${last} ${ground}L${first} ${ground}Z` }));
+        // The height above the floor of a logarithmic axis is no amount.
+        if (!this.floor) drawn.push(element("path", { class: `area ${colour}`, d: `${line}L${last} ${ground}L${first} ${ground}Z` }));
         drawn.push(element("path", { class: `line ${colour}`, d: line }));
       }
     }
