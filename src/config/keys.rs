@@ -157,8 +157,8 @@ pub const KEYS: &[Key] = &[
         is_default: true,
         help: &[
             "Count requests by the network that they come from, an IPv4 /24 or an IPv6 /48, for",
-            "`timeball clients`, which shows those of the last 10 to 20 minutes that ask most. 96 KiB",
-            "a worker, whatever comes. Metrics and logs never name a network.",
+            "`timeball clients`, which shows those that asked most in the last 10 to 20 minutes.",
+            "96 KiB a worker, whatever comes. Metrics and logs never name a network.",
         ],
     },
     Key {

@@ -9,8 +9,8 @@
 //! and no count is ever too low.
 //!
 //! There are two tables, of this period and of the one before it, so that what is shown is of the
-//! last minutes. Counts are plain words of the page, as those of histograms are: a reader that meets
-//! a write is a request off, and one that meets the turn of a period sees a part of both.
+//! last minutes. Counts are plain words of the page, as those of histograms are: a reader that
+//! meets a write is a request off, and one that meets the turn of a period sees a part of both.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
