@@ -55,7 +55,7 @@ export class Chart {
     const end = samples[samples.length - 1].at;
     const { left, right, top, bottom } = PADDING;
     // A page that was just opened has little to show yet.
-    const span = Math.min(60 * Math.max(Math.ceil((end - samples[0].at) / 60), 1), this.spanSeconds);
+    const span = Math.min(30 * Math.max(Math.ceil((end - samples[0].at) / 30), 2), this.spanSeconds);
     this.x = (at) => left + (1 - (end - at) / span) * (width - left - right);
     const { ticks, part } = this.axis(samples);
     const y = (value) => top + (1 - Math.min(Math.max(part(value), 0), 1)) * (height - top - bottom);
