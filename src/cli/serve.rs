@@ -27,10 +27,8 @@ use crate::config::file::{self, FileError};
 use crate::config::log::LogSettings;
 use crate::config::rate_limit;
 use crate::ke::tls::PairError;
-use crate::limits::{
-    CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, EMBEDDED_OBSERVE_PORT,
-    INTERLEAVED_ENTRIES_DEFAULT,
-};
+use crate::limits::commands::{EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, EMBEDDED_OBSERVE_PORT};
+use crate::limits::{CERTIFICATE_VALIDITY_DAYS, INTERLEAVED_ENTRIES_DEFAULT};
 use crate::net::PortChoice;
 use crate::process::certificates::Certificates;
 use crate::process::chronyd_socket::ChronydSocket;
@@ -163,7 +161,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     let control = Control::open(&settings.control_socket(), settings.control.mode)?;
     let pages = Pages::create(keys, &access, cpus.len(), ke_processes, settings.count_networks)
         .map_err(Error::Pages)?;
-    let responder = responder(&settings, cpus);
+    let responder = responder(&settings, cpus, sockets.nts_sockets());
     let log_files = LogFiles::make(&settings.log)?;
     let confinement = Confinement::new(settings.sandbox, settings.user.as_deref())?;
     let chronyd = chronyd_socket(&settings.clock);
@@ -201,9 +199,10 @@ fn first_chain(certificates: Option<&Certificates>) -> Vec<Description> {
         .unwrap_or_default()
 }
 
-fn responder(settings: &Settings, cpus: Vec<usize>) -> ResponderStart {
+fn responder(settings: &Settings, cpus: Vec<usize>, nts_sockets: usize) -> ResponderStart {
     ResponderStart {
         cpus,
+        nts_sockets,
         port: settings.port,
         busy_poll: settings.udp.busy_poll,
         interleaved_entries: settings.interleaved_entries,

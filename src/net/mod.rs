@@ -9,6 +9,7 @@ mod lend;
 pub mod memory;
 pub mod mmsg;
 mod stamps;
+mod turns;
 pub mod uring;
 pub mod worker;
 

@@ -39,12 +39,12 @@ pub struct Departed {
 pub(super) struct Stamps {
     sockets: ArrayVec<Series, SOCKETS_PER_WORKER>,
     /// Sockets whose error queue is to be looked at, a bit each.
-    looks: u64,
+    looks: u128,
     envelopes: Box<[Envelope; BATCH_DATAGRAMS]>,
     departed: ArrayVec<Departed, BATCH_DATAGRAMS>,
 }
 
-const _: () = assert!(SOCKETS_PER_WORKER <= u64::BITS as usize, "a socket is a bit");
+const _: () = assert!(SOCKETS_PER_WORKER <= u128::BITS as usize, "a socket is a bit");
 
 impl Stamps {
     /// For these sockets. What an earlier worker has left in their error queues is thrown away, or

@@ -68,6 +68,7 @@ pub fn run(
         let duty = Duty {
             cpu,
             port: start.port,
+            nts_sockets: start.nts_sockets,
             busy_poll: start.busy_poll,
             interleaved_entries: start.interleaved_entries,
             sockets: sockets.by_ref().take(sockets_per_worker).collect(),
@@ -161,6 +162,8 @@ fn are_turning(pulses: &[Arc<Pulse>], seen: &mut [(u64, Instant)], now: Instant)
 struct Duty {
     cpu: usize,
     port: PortChoice,
+    /// How many of the sockets, from the first on, are for NTS requests.
+    nts_sockets: usize,
     busy_poll: Duration,
     interleaved_entries: usize,
     sockets: Vec<UdpSocket>,
@@ -221,7 +224,8 @@ fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleEr
     // The one place where ports differ: the loop is made for each.
     match port {
         PortChoice::Auto | PortChoice::Mmsg => {
-            let mut port = MmsgPort::new(sockets, wake, busy_poll);
+            let port = MmsgPort::new(sockets, wake, busy_poll);
+            let mut port = port.with_nts_sockets(duty.nts_sockets);
             let _ = ready.send(Ok(()));
             go.wait();
             worker.run(&mut port, &stop, &pulse);

@@ -19,6 +19,8 @@ pub struct ResponderStart {
     /// The processor of each worker. The sockets come in this order, all of the first worker
     /// first.
     pub cpus: Vec<usize>,
+    /// How many of a worker's sockets are for NTS requests; they come before its others.
+    pub nts_sockets: usize,
     /// How datagrams come and go.
     pub port: PortChoice,
     /// How long a worker polls before it sleeps.
