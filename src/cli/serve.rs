@@ -162,7 +162,8 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     let banner =
         Banner { settings: &settings, chain: &chain, cpus: &cpus, ke_processes }.to_string();
     let control = Control::open(&settings.control_socket(), settings.control.mode)?;
-    let pages = Pages::create(keys, &access, cpus.len(), ke_processes).map_err(Error::Pages)?;
+    let pages = Pages::create(keys, &access, cpus.len(), ke_processes, settings.count_networks)
+        .map_err(Error::Pages)?;
     let responder = responder(&settings, cpus, sockets.nts_sockets());
     let hardware = HardwareClocks::prepare(&settings.hardware_timestamps);
     hardware.obstacles().iter().for_each(|it| eprintln!("timeball: warning: {it}"));
@@ -326,6 +327,7 @@ pub(super) fn embedded_settings(listen: &[IpAddr]) -> Result<Settings, Error> {
         access: AccessSettings::default(),
         rates: rate_limit::defaults(),
         interleaved_entries: INTERLEAVED_ENTRIES_DEFAULT,
+        count_networks: false,
         clock: ClockSettings::of(source::suggest().map_err(Error::Clock)?),
         ke: Some(KeSettings::new(
             with_port(EMBEDDED_KE_PORT),

@@ -48,6 +48,8 @@ pub struct Settings {
     pub rates: RateLimits,
     /// Pairs of timestamps that each worker keeps for interleaved mode; 0 switches it off.
     pub interleaved_entries: usize,
+    /// Workers count the networks that ask most.
+    pub count_networks: bool,
     /// Where the time comes from.
     pub clock: ClockSettings,
     /// Key establishment; without it the server answers plain NTP only.
@@ -189,6 +191,7 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         access: access::check(text, &raw.access)?,
         rates: rate_limit::check(text, &raw.rate_limit)?,
         interleaved_entries: interleaved::entries(text, &raw.interleaved)?,
+        count_networks: raw.ntp.count_networks.unwrap_or(false),
         clock,
         ke: ke::check(text, &raw.ke)?,
         rotation: rotation(text, &raw.keys)?,

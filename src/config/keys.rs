@@ -117,7 +117,7 @@ pub const KEYS: &[Key] = &[
         help: &[
             "How long a worker without requests polls its interface's queue before it sleeps, 0 to",
             "1000. For processors that do nothing else; needs CAP_NET_ADMIN, port mmsg and an",
-            "interface set up for it (tuning/README.md). Default 0, in profile \"appliance\" 50.",
+            "interface set up for it (`timeball tune`). Default 0, in profile \"appliance\" 50.",
         ],
     },
     Key {
@@ -159,6 +159,17 @@ pub const KEYS: &[Key] = &[
         help: &[
             "Send buffer of each socket, 4096 to 536870912: replies that wait for the interface.",
             "Beyond net.core.wmem_max it needs CAP_NET_ADMIN, and is capped without.",
+        ],
+    },
+    Key {
+        section: "ntp",
+        name: "count_networks",
+        sample: "false",
+        is_default: true,
+        help: &[
+            "Count requests by the network that they come from, an IPv4 /24 or an IPv6 /48, for",
+            "`timeball clients`, which shows those that asked most in the last 10 to 20 minutes.",
+            "96 KiB a worker, whatever comes. Metrics and logs never name a network.",
         ],
     },
     Key {

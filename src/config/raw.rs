@@ -64,6 +64,7 @@ pub(super) struct RawNtp {
     pub(super) dscp: Option<Spanned<i64>>,
     pub(super) receive_buffer_bytes: Option<Spanned<i64>>,
     pub(super) send_buffer_bytes: Option<Spanned<i64>>,
+    pub(super) count_networks: Option<bool>,
 }
 
 /// Section `access`.

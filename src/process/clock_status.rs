@@ -45,6 +45,8 @@ pub struct ClockStatus {
     pub leap: String,
     /// Stratum that clients are told; 0 when unsynchronised.
     pub stratum: u8,
+    /// Round trip to the primary source, as clients are told.
+    pub root_delay_seconds: f64,
     /// Error bound that clients are told.
     pub root_dispersion_seconds: f64,
     /// How long the source's last word is still good for; none if it is not.
@@ -72,6 +74,7 @@ impl ClockStatus {
             why: account.as_ref().map(|account| account.why.clone()).unwrap_or_default(),
             leap: leap_name(state.leap).to_owned(),
             stratum: state.stratum,
+            root_delay_seconds: state.root_delay.to_seconds(),
             root_dispersion_seconds: state.root_dispersion_seconds,
             holdover_left_seconds: left(&record, now),
             kernel_is_synchronised: kernel.map(|kernel| kernel.synchronised),

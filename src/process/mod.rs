@@ -13,6 +13,7 @@
 //! and what it may have is what it is handed ([`handover`]), [`pages`] among it. The rest it gives
 //! up before it serves ([`sandbox`]).
 
+pub mod busiest;
 pub mod certificates;
 pub mod channel;
 pub mod chronyd_socket;

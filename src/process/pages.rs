@@ -15,6 +15,7 @@ use crate::ke::counters::Counters as KeCounters;
 use crate::net::hardware::Translator;
 use crate::networks::NetworkSet;
 use crate::page::account::AccountPage;
+use crate::page::busiest::BusiestPage;
 use crate::page::clock::ClockPage;
 use crate::page::hardware::HardwarePage;
 use crate::page::key::SharedRing;
@@ -37,15 +38,19 @@ pub struct Pages {
     pub workers: Vec<StatsPage<WorkerCounters<'static>>>,
     /// What each process of key establishment has counted.
     pub key_establishment: Vec<StatsPage<KeCounters>>,
+    /// The networks that ask each worker most; none unless they are counted.
+    pub busiest: Vec<BusiestPage>,
 }
 
 impl Pages {
-    /// Those of `keys` and `access`, and pages of counters for so many workers and processes.
+    /// Those of `keys` and `access`, and pages of counters for so many workers and processes, for
+    /// networks only if they are to be counted.
     pub fn create(
         keys: KeyKeeper,
         access: &NetworkSet,
         workers: usize,
         key_establishment: usize,
+        count_networks: bool,
     ) -> io::Result<Self> {
         let nobody = ClockRecord::unsynchronised(SourceState::Unknown, moment());
         Ok(Self {
@@ -57,6 +62,10 @@ impl Pages {
             workers: (0..workers).map(|_| StatsPage::create()).collect::<io::Result<_>>()?,
             key_establishment: (0..key_establishment)
                 .map(|_| StatsPage::create())
+                .collect::<io::Result<_>>()?,
+            busiest: (0..workers)
+                .filter(|_| count_networks)
+                .map(|_| BusiestPage::create())
                 .collect::<io::Result<_>>()?,
         })
     }
@@ -70,7 +79,8 @@ impl Pages {
             self.clock.readable_file(),
             read_only(self.hardware.file()),
         ];
-        pages.into_iter().chain(stats.map(duplicate)).collect()
+        let busiest = self.busiest.iter().map(BusiestPage::file);
+        pages.into_iter().chain(stats.chain(busiest).map(duplicate)).collect()
     }
 
     /// What the clock role is handed.
@@ -115,16 +125,19 @@ pub(super) struct ResponderPages {
     hardware: OwnedFd,
     /// One for each worker.
     pub(super) workers: Vec<OwnedFd>,
+    /// One for each worker that counts networks.
+    pub(super) busiest: Vec<OwnedFd>,
 }
 
 impl ResponderPages {
     pub(super) fn take(mut pages: Vec<OwnedFd>, workers: usize) -> Result<Self, RoleError> {
-        if pages.len() != 4 + workers {
+        if ![4 + workers, 4 + 2 * workers].contains(&pages.len()) {
             return Err(RoleError("the pages were not handed over".to_owned()));
         }
+        let busiest = pages.split_off(4 + workers);
         let workers = pages.split_off(4);
         let [keys, access, clock, hardware] = pages.try_into().expect("four are left");
-        Ok(Self { keys, access, clock, hardware, workers })
+        Ok(Self { keys, access, clock, hardware, workers, busiest })
     }
 
     /// Who is answered.

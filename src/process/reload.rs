@@ -117,6 +117,7 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         access: _,
         rates: _,
         interleaved_entries,
+        count_networks,
         clock,
         ke,
         rotation,
@@ -149,6 +150,7 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("ntp.workers", workers.count != new.workers.count),
         ("ntp.cpus", workers.cpus != new.workers.cpus),
         ("ntp.port", *port != new.port),
+        ("ntp.count_networks", *count_networks != new.count_networks),
         ("interleaved.entries", *interleaved_entries != new.interleaved_entries),
         ("clock.source", clock.source != new.clock.source),
         ("clock.stratum", clock.stratum != new.clock.stratum),
@@ -202,8 +204,8 @@ mod tests {
         for (text, expected) in [
             (
                 "state_directory = \"/x\"\n[ntp]\nlisten = [\"::1\"]\nbind_device = \"lo\"\n\
-              hardware_timestamps = [\"*\"]\ndscp = 46\nreceive_buffer_bytes = 65536\nsend_buffer_bytes = 65536\n\
-              workers = 3\ncpus = \"0\"\n\
+              hardware_timestamps = [\"*\"]\ndscp = 46\nreceive_buffer_bytes = 65536\n\
+              send_buffer_bytes = 65536\nworkers = 3\ncpus = \"0\"\ncount_networks = true\n\
               port = \"uring\"\n[interleaved]\nentries = 0\n\
               [clock]\nsource = \"local\"\nstratum = 4\nholdover = 60\n\
               chronyd = \"[::1]:323\"\nfollow = \"127.0.0.1:1123\"\n\
@@ -222,6 +224,7 @@ mod tests {
                     "ntp.workers",
                     "ntp.cpus",
                     "ntp.port",
+                    "ntp.count_networks",
                     "interleaved.entries",
                     "clock.source",
                     "clock.stratum",

@@ -31,6 +31,7 @@ use crate::net::mmsg::MmsgPort;
 use crate::net::uring::UringPort;
 use crate::net::worker::{Pulse, Worker};
 use crate::networks::NetworkSet;
+use crate::page::busiest::BusiestWriter;
 use crate::page::key::SharedRing;
 
 /// Serves until SIGTERM. In this order:
@@ -61,6 +62,7 @@ pub fn run(
     let go = Arc::new(Barrier::new(start.cpus.len() + 1));
     let mut workers = Vec::new();
     let stats = std::mem::take(&mut pages.workers);
+    let mut busiest = std::mem::take(&mut pages.busiest).into_iter();
     for ((&cpu, pulse), stats) in start.cpus.iter().zip(&pulses).zip(stats) {
         let wake =
             wake.try_clone().map_err(|error| RoleError::new("a worker cannot be woken", error))?;
@@ -77,6 +79,7 @@ pub fn run(
             clock: pages.clock()?,
             keys: pages.ring()?,
             stats,
+            busiest: busiest.next(),
             stop: Arc::clone(&stop),
             pulse: Arc::clone(pulse),
             go: Arc::clone(&go),
@@ -174,6 +177,8 @@ struct Duty {
     keys: SharedRing,
     /// The worker's page of counters.
     stats: OwnedFd,
+    /// Where it counts networks; none if it does not.
+    busiest: Option<OwnedFd>,
     stop: Arc<AtomicBool>,
     pulse: Arc<Pulse>,
     /// Where it waits for the others and for the sandbox.
@@ -217,8 +222,8 @@ impl Drop for AbortOnPanic {
 /// Prepares a worker, says that it is ready, and runs its loop.
 fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleError> {
     let Duty { sockets, wake, stop, port, busy_poll, clock, keys, stats, pulse, go, .. } = duty;
-    let hardware = duty.hardware;
-    let worker = prepare(clock, duty.interleaved_entries, keys, &stats)?;
+    let (hardware, busiest) = (duty.hardware, duty.busiest.as_ref());
+    let worker = prepare(clock, duty.interleaved_entries, keys, &stats, busiest)?;
     let mut worker = worker.with_terms(duty.terms);
     // The one place where ports differ: the loop is made for each.
     match port {
@@ -247,6 +252,7 @@ fn prepare(
     interleaved_entries: usize,
     keys: SharedRing,
     stats: &OwnedFd,
+    busiest: Option<&OwnedFd>,
 ) -> Result<Worker, RoleError> {
     let stats = attach_stats(stats)?;
     let mut aead = Aead::detect();
@@ -262,7 +268,11 @@ fn prepare(
     };
     let engine = Engine::new(aead).with_interleaved(interleaved_entries, secret());
     let engine = engine.with_rate_limits(secret());
-    Ok(Worker::new(engine, clock, keys, nonces, stats))
+    let [secret, _] = secret();
+    let busiest = busiest.map(|page| BusiestWriter::attach(page, secret)).transpose();
+    let busiest = busiest
+        .map_err(|error| RoleError::new("the page of networks was not handed over", error))?;
+    Ok(Worker::new(engine, clock, keys, nonces, stats).with_busiest(busiest))
 }
 
 #[cfg(test)]

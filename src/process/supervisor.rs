@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use time::OffsetDateTime;
 
+use super::busiest;
 use super::certificates::{Certificates, Change};
 use super::chronyd_socket::ChronydSocket;
 use super::clock_status::{self, ClockStatus};
@@ -310,9 +311,8 @@ impl Supervisor {
 
     /// Tells the observer how the server stands.
     fn inform(&mut self, now: Instant) {
-        let Some(place) = self.processes.iter().position(|p| p.role == Role::Observer) else {
-            return;
-        };
+        let observer = self.processes.iter().position(|p| p.role == Role::Observer);
+        let Some(place) = observer else { return };
         let status = Box::new(self.full_status(now));
         self.processes[place].inform(now, || Order::Inform(status));
     }
@@ -459,9 +459,9 @@ impl Supervisor {
                 Request::Status => to_json(&self.full_status(now)),
                 Request::Serverstats => to_json(&self.server.pages.serverstats()),
                 Request::Tracking | Request::Sources | Request::NtpData => {
-                    let Server { settings, pages, .. } = &self.server;
-                    clock_status::answer(request, &settings.clock, pages)
+                    clock_status::answer(request, &self.server.settings.clock, &self.server.pages)
                 }
+                Request::Clients => busiest::answer(&self.server.pages.busiest, since_boot()),
                 Request::RotateKeys => self.rotate_keys(),
                 Request::Reload => {
                     let answer = self.reload();

@@ -6,6 +6,7 @@ mod hardware;
 mod machine;
 mod names;
 mod service;
+mod service_user;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -186,6 +187,7 @@ fn examine(patient: &Patient<'_>, host_only: bool, findings: &mut Findings) {
         names::resolve(patient, findings);
         files::certificates(patient, findings);
         files::keys(patient, findings);
+        service_user::access(patient, findings);
         service::clock(patient, findings);
     }
     firewall::connection_tracking(patient, &rules, findings);

@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use tempfile::TempDir;
 
@@ -291,6 +291,56 @@ fn a_key_of_a_certificate_may_be_readable_for_its_group() {
         let found = findings.iter().find(|found| found.text.contains("key.pem"));
         assert_eq!(found.map(|found| found.state), Some(state), "{mode:o}");
     }
+}
+
+/// A unit runs the server as a user of its own, which is not the one that looks.
+#[test]
+fn what_the_service_s_user_cannot_read_is_critical() {
+    let passwd = |ward: &Ward| {
+        let gid = fs::metadata(ward.root.path()).expect("there").gid();
+        ward.put("/usr/lib/systemd/system/timeball.service", "[Service]\nUser=timeball\n");
+        ward.put("/etc/passwd", &format!("root:x:0:0::/:\ntimeball:x:4242:{gid}::/:\n"));
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(ward.root.path(), open).expect("ours");
+    };
+    let permit = |ward: &Ward, path: &str, mode: u32| {
+        let path = ward.root.path().join(path);
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
+    };
+    let unreadable = |ward: Ward| -> Vec<(&'static str, String, Option<String>)> {
+        let is_of_user = |found: &Finding| found.text.contains("the service's user");
+        let found = ward.examine().into_iter().filter(is_of_user);
+        found.map(|found| (found.check, found.text, found.fix)).collect()
+    };
+
+    let ward = Ward::new();
+    passwd(&ward);
+    permit(&ward, "state", 0o750);
+    let key = ward.root.path().join("state/key.pem").display().to_string();
+    let text = format!("{key} cannot be read by timeball, the service's user");
+    let fix = format!("chgrp timeball {key}; chmod 0640 {key}");
+    assert_eq!(unreadable(ward), [("key file", text, Some(fix))]);
+
+    let ward = Ward::new();
+    passwd(&ward);
+    permit(&ward, "state", 0o750);
+    permit(&ward, "state/key.pem", 0o640);
+    assert_eq!(unreadable(ward), [], "its group may read it");
+
+    // As certbot has it: nobody may enter the folder.
+    let ward = Ward::new();
+    passwd(&ward);
+    let found = unreadable(ward);
+    let checks: Vec<&str> = found.iter().map(|(check, ..)| *check).collect();
+    assert_eq!(checks, ["certificate", "key file"]);
+    for (_, text, fix) in &found {
+        assert!(text.contains(", who may not enter ") && text.ends_with("/state"), "{text}");
+        assert!(fix.as_ref().is_some_and(|fix| fix.contains("examples/certificates")));
+    }
+
+    let ward = Ward::new();
+    permit(&ward, "state", 0o700);
+    assert_eq!(unreadable(ward), [], "without a unit it is started by whoever looks");
 }
 
 #[test]
