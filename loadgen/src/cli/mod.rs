@@ -51,7 +51,7 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 done, but the generator was the l
 #[derive(Debug, Subcommand)]
 enum Command {
     #[command(flatten)]
-    Shown(Shown),
+    Shown(Box<Shown>),
     /// Write manual pages and shell completions; packaging/build does this
     #[command(hide = true)]
     Generate(GenerateArguments),
@@ -99,12 +99,7 @@ pub fn run() -> ExitCode {
         Err(error) => return fail(EXIT_FAILURE, format_args!("cannot catch Ctrl-C: {error}")),
     };
     let result = match arguments.command {
-        Command::Shown(Shown::Ntp(arguments)) => load::ntp(&arguments, &stop),
-        Command::Shown(Shown::Nts(arguments)) => load::nts(&arguments, &stop),
-        Command::Shown(Shown::Ke(arguments)) => ke::run(&arguments, &stop),
-        Command::Shown(Shown::Mix(arguments)) => mix::run(&arguments, &stop),
-        Command::Shown(Shown::Search(arguments)) => search::run(&arguments, &stop),
-        Command::Shown(Shown::Report(arguments)) => report::run(&arguments),
+        Command::Shown(command) => run_shown(*command, &stop),
         Command::Generate(arguments) => generate(&arguments, command(), &PROGRAM)
             .map(|()| EXIT_FINE)
             .map_err(CommandError::from),
@@ -112,6 +107,17 @@ pub fn run() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(error.code, error.message),
+    }
+}
+
+fn run_shown(command: Shown, stop: &AtomicBool) -> Result<u8, CommandError> {
+    match command {
+        Shown::Ntp(arguments) => load::ntp(&arguments, stop),
+        Shown::Nts(arguments) => load::nts(&arguments, stop),
+        Shown::Ke(arguments) => ke::run(&arguments, stop),
+        Shown::Mix(arguments) => mix::run(&arguments, stop),
+        Shown::Search(arguments) => search::run(&arguments, stop),
+        Shown::Report(arguments) => report::run(&arguments),
     }
 }
 
