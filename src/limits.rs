@@ -5,6 +5,8 @@ pub mod commands;
 
 pub mod clients;
 
+pub mod hardware;
+
 use std::time::Duration;
 
 // Packets (src/wire, src/engine, src/client.rs)
@@ -215,10 +217,10 @@ pub const CLOCK_STEP_MIN: u64 = (1 << 32) / 10_000;
 
 // Sockets (src/net, src/sys)
 
-/// Control messages of one datagram: a timestamp (32 bytes), an IPv6 packet information (40 bytes)
-/// and a count of drops (24 bytes); or of one in the error queue, a timestamp and an IPv6 error
-/// (64 bytes).
-pub const CONTROL_BYTES: usize = 96;
+/// Control messages of one datagram: a timestamp (32 bytes), one by hardware with its frame (64 and
+/// 32), an IPv6 packet information (40) and a count of drops (24); or of one in the error queue, the
+/// timestamps and an IPv6 error (64). The kernel writes what there is, mostly 32 or 64 bytes.
+pub const CONTROL_BYTES: usize = 192;
 
 /// Receive buffer of a socket, unless configured. The kernel takes it twice and counts 832 bytes
 /// for a plain request, 1280 for one with NTS: room for 2,500 or 1,600, which come in 4 to 6 ms at
@@ -285,7 +287,7 @@ pub const STAMP_WAIT: Duration = Duration::from_secs(1);
 /// Receive buffers that one ring offers to the kernel. The kernel takes some 32 datagrams of one
 /// socket at a time, and leaves the others in the socket's own buffer until it is asked again, so
 /// this is room for eight batches in flight. They are used in turn: more would only drive more of
-/// the second-level cache out (these are 416 KiB). A power of two, as the kernel wants it.
+/// the second-level cache out (these are 432 KiB). A power of two, as the kernel wants it.
 pub const URING_BUFFERS: usize = 256;
 
 /// Operations that can wait for one `io_uring_enter`: a batch of replies, and every socket's

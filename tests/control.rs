@@ -254,8 +254,13 @@ fn without_a_server_the_message_says_what_to_do() {
     }
     // What a killed one leaves is no server, and in nobody's way.
     server.restart();
+    let roles = ["clock", "responder", "key-establishment"].map(|role| server.role_pids(role));
     server.signal(Signal::KILL);
     server.wait();
+    // They drain, and have the addresses meanwhile. One that has ended has no program any more,
+    // even if nobody asks how it ended.
+    let is_gone = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_err();
+    wait_until("the roles have ended", || roles.iter().flatten().all(is_gone));
     assert!(socket(&server).exists());
     assert!(refusal(&run(&server, &["status"])).contains("no server is running at "));
     server.restart();

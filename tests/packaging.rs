@@ -56,6 +56,29 @@ fn the_unit_is_confined_as_far_as_it_can_be() {
     println!("{last}");
 }
 
+/// The drop-in for interfaces that stamp adds what it needs and no more: systemd reads it without a
+/// complaint, and judges the unit a little worse.
+#[test]
+fn the_drop_in_for_hardware_timestamps_is_read_and_opens_little() {
+    const EXPOSURE_WITH_IT_TENTHS_MAX: u32 = 23;
+    let folder = tempfile::tempdir().expect("a folder");
+    let unit = folder.path().join("timeball.service");
+    fs::copy(packaging("systemd/timeball.service"), &unit).expect("copied");
+    let drop_ins = folder.path().join("timeball.service.d");
+    fs::create_dir(&drop_ins).expect("made");
+    let file = "hardware-timestamps.conf";
+    fs::copy(packaging("systemd").join(file), drop_ins.join(file)).expect("copied");
+    let judged = content(
+        Command::new("systemd-analyze")
+            .args(["security", "--offline=yes", "--no-pager"])
+            .arg(format!("--threshold={EXPOSURE_WITH_IT_TENTHS_MAX}"))
+            .arg(&unit),
+    );
+    assert!(!judged.contains(file), "a complaint: {judged}");
+    let granted = |line: &&str| line.contains("CAP_NET_ADMIN") && line.starts_with('\u{2717}');
+    assert!(judged.lines().any(|line| granted(&line.trim_start())), "it was not read: {judged}");
+}
+
 #[test]
 fn the_packaged_configuration_is_good_with_and_without_a_certificate() {
     let text = read("timeball.toml");

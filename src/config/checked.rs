@@ -11,6 +11,7 @@ use toml::Spanned;
 use super::access::{self, AccessSettings};
 use super::address::{address, addresses, wildcards};
 use super::clock::{self, ClockSettings};
+use super::hardware::{self, StampingInterfaces};
 pub use super::ke::{KeSettings, PairFiles};
 use super::log::{self, LogSettings};
 pub use super::raw::Profile;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub ntp_listen: Vec<SocketAddr>,
     /// How their sockets are.
     pub udp: UdpOptions,
+    /// Interfaces whose own timestamps are used.
+    pub hardware_timestamps: StampingInterfaces,
     /// Who answers there.
     pub workers: WorkerSettings,
     /// How datagrams come and go.
@@ -182,6 +185,7 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         profile,
         ntp_listen,
         udp: udp(text, &raw.ntp, profile)?,
+        hardware_timestamps: hardware::check(text, &raw.ntp)?,
         workers: workers(text, &raw.ntp)?,
         port: raw.ntp.port.unwrap_or_default(),
         access: access::check(text, &raw.access)?,
@@ -288,6 +292,7 @@ fn udp(text: &str, raw: &raw::RawNtp, profile: Profile) -> Result<UdpOptions, Co
             )?
             .into(),
         ),
+        hardware_stamps: hardware::check(text, raw)? != StampingInterfaces::None,
         dscp: number(&raw.dscp, 0..=63, "dscp", default.dscp.into())? as u8,
         receive_buffer_bytes: number(
             &raw.receive_buffer_bytes,
@@ -301,7 +306,7 @@ fn udp(text: &str, raw: &raw::RawNtp, profile: Profile) -> Result<UdpOptions, Co
 
 /// What the kernel takes for a name, netdevice(7): shorter than `IFNAMSIZ`, without what would make
 /// it a path or two words.
-fn is_interface_name(name: &str) -> bool {
+pub(super) fn is_interface_name(name: &str) -> bool {
     (1..libc::IFNAMSIZ).contains(&name.len())
         && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
 }

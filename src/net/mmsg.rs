@@ -1,7 +1,7 @@
 //! The mmsg port: the kernel's sockets through `recvmmsg` and `sendmmsg`.
 //!
 //! The port to read first, and the one that works everywhere. One batch comes from one socket; the
-//! sockets take turns ([`super::turns`]). When none has a datagram the port asks on for a while, if
+//! sockets take turns (`turns`). When none has a datagram the port asks on for a while, if
 //! it is told to, and then waits in `poll` until one has, until the next sweep is due, or until it
 //! is woken to stop.
 
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::hardware::Translator;
 use super::lend::{DropCounts, lend};
 use super::stamps::Stamps;
 use super::turns::Turns;
@@ -30,6 +31,8 @@ pub struct MmsgPort {
     sockets: Vec<UdpSocket>,
     drop_counts: DropCounts,
     stamps: Stamps,
+    /// For timestamps of interfaces, if they are wanted.
+    hardware: Option<Translator>,
     /// Readable when the worker shall stop.
     wake: OwnedFd,
     /// How long it asks on before it waits.
@@ -55,6 +58,7 @@ impl MmsgPort {
         Self {
             drop_counts: DropCounts::of(&sockets),
             stamps: Stamps::of(&sockets),
+            hardware: None,
             turns: Turns::new(sockets.len(), 0),
             sockets,
             wake,
@@ -65,6 +69,13 @@ impl MmsgPort {
             received: 0,
             counters: PortCounters::default(),
         }
+    }
+
+    /// With timestamps of interfaces.
+    #[must_use]
+    pub fn with_hardware(mut self, translator: Option<Translator>) -> Self {
+        self.hardware = translator;
+        self
     }
 
     /// Lets the first `count` sockets go before the others: NTS requests come to them.
@@ -142,7 +153,7 @@ impl Port for MmsgPort {
     fn batch(&mut self) -> Batch<'_> {
         let received = self.payloads.iter_mut().zip(&mut *self.envelopes).take(self.received);
         let received = received.map(|(payload, envelope)| (self.turn, payload, envelope));
-        lend(received, &mut self.drop_counts, &mut self.counters)
+        lend(received, &mut self.drop_counts, &mut self.counters, self.hardware.as_mut())
     }
 
     fn send(&mut self, verdicts: &Verdicts) {
@@ -193,7 +204,7 @@ impl Port for MmsgPort {
     }
 
     fn departed(&mut self) -> &[Departed] {
-        self.stamps.collect(&self.sockets, &mut self.counters)
+        self.stamps.collect(&self.sockets, &mut self.counters, self.hardware.as_mut())
     }
 
     fn counters(&self) -> PortCounters {

@@ -122,6 +122,16 @@ const PORT: [(&str, &str, &str); PortCounters::NAMES.len()] = [
         "Datagrams without a timestamp of the kernel.",
     ),
     (
+        "timeball_ntp_receive_timestamps_hardware_total",
+        "receive_timestamps_hardware",
+        "Datagrams whose arrival is by their interface's clock.",
+    ),
+    (
+        "timeball_ntp_receive_timestamps_hardware_refused_total",
+        "receive_timestamps_hardware_refused",
+        "Datagrams with a timestamp of their interface that could not be translated.",
+    ),
+    (
         "timeball_ntp_buffers_exhausted_total",
         "buffers_exhausted",
         "Times that all receive buffers of a ring were in use.",
@@ -141,6 +151,16 @@ const PORT: [(&str, &str, &str); PortCounters::NAMES.len()] = [
         "timeball_ntp_transmit_timestamps_missing_total",
         "transmit_timestamps_missing",
         "Replies whose departure the kernel did not tell in time.",
+    ),
+    (
+        "timeball_ntp_transmit_timestamps_hardware_total",
+        "transmit_timestamps_hardware",
+        "Replies whose departure is by their interface's clock.",
+    ),
+    (
+        "timeball_ntp_transmit_timestamps_hardware_refused_total",
+        "transmit_timestamps_hardware_refused",
+        "Replies with a timestamp of their interface that could not be translated.",
     ),
     (
         "timeball_ntp_error_queue_strays_total",

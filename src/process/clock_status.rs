@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::control::{Answer, Request, to_json};
 use super::pages::Pages;
 use crate::clock::account::{
-    Account, Asked, KernelAccount, LogAccount, SampleAccount, TrackingAccount,
+    Account, Asked, HardwareAccount, KernelAccount, LogAccount, SampleAccount, TrackingAccount,
 };
 use crate::clock::account::{leap_name, unix_seconds};
 use crate::clock::host::moment;
@@ -164,6 +164,8 @@ pub struct SourcesStatus {
     pub kernel: Option<KernelAccount>,
     /// The leap-seconds file, if there is one.
     pub leap_file: Option<LeapAccount>,
+    /// The clocks of interfaces, if they are to stamp.
+    pub hardware: Vec<HardwareAccount>,
 }
 
 /// One who is asked.
@@ -192,7 +194,7 @@ pub struct SourceStatus {
 impl SourcesStatus {
     /// None before the clock role has said anything.
     pub(super) fn new(pages: &Pages) -> Option<Self> {
-        let Account { source, state, why, chronyd, ntp, kernel, leap_file, .. } =
+        let Account { source, state, why, chronyd, ntp, kernel, leap_file, hardware, .. } =
             pages.account.latest()?;
         let chronyd = chronyd.map(|asked| {
             let facts = asked.last.as_ref().map(|it| Facts {
@@ -213,7 +215,7 @@ impl SourcesStatus {
             SourceStatus::new("ntp", &asked, facts)
         });
         let sources = chronyd.into_iter().chain(ntp).collect();
-        Some(Self { source, state, why, sources, kernel, leap_file })
+        Some(Self { source, state, why, sources, kernel, leap_file, hardware })
     }
 }
 

@@ -12,10 +12,12 @@ use super::status::ServerStats;
 use crate::clock::host::{HostClock, moment};
 use crate::clock::record::{ClockRecord, SourceState};
 use crate::ke::counters::Counters as KeCounters;
+use crate::net::hardware::Translator;
 use crate::networks::NetworkSet;
 use crate::page::account::AccountPage;
 use crate::page::busiest::BusiestPage;
 use crate::page::clock::ClockPage;
+use crate::page::hardware::HardwarePage;
 use crate::page::key::SharedRing;
 use crate::page::networks;
 use crate::page::stats::{CounterSet, StatsPage, StatsWriter, WorkerCounters};
@@ -30,6 +32,8 @@ pub struct Pages {
     pub clock: ClockPage,
     /// What else is known of it.
     pub account: AccountPage,
+    /// How timestamps of interfaces are translated.
+    pub hardware: HardwarePage,
     /// What each worker has counted.
     pub workers: Vec<StatsPage<WorkerCounters<'static>>>,
     /// What each process of key establishment has counted.
@@ -54,6 +58,7 @@ impl Pages {
             access: networks::create(access)?,
             clock: ClockPage::create(&nobody)?,
             account: AccountPage::create()?,
+            hardware: HardwarePage::create()?,
             workers: (0..workers).map(|_| StatsPage::create()).collect::<io::Result<_>>()?,
             key_establishment: (0..key_establishment)
                 .map(|_| StatsPage::create())
@@ -72,6 +77,7 @@ impl Pages {
             duplicate(self.keys.page()),
             duplicate(self.access.as_fd()),
             self.clock.readable_file(),
+            read_only(self.hardware.file()),
         ];
         let busiest = self.busiest.iter().map(BusiestPage::file);
         pages.into_iter().chain(stats.chain(busiest).map(duplicate)).collect()
@@ -79,7 +85,8 @@ impl Pages {
 
     /// What the clock role is handed.
     pub fn of_clock(&self) -> io::Result<Vec<OwnedFd>> {
-        [self.clock.file(), self.account.file()].into_iter().map(duplicate).collect()
+        let pages = [self.clock.file(), self.account.file(), self.hardware.file()];
+        pages.into_iter().map(duplicate).collect()
     }
 
     /// What one process of key establishment is handed, as it takes them over.
@@ -115,6 +122,7 @@ pub(super) struct ResponderPages {
     keys: OwnedFd,
     access: OwnedFd,
     clock: OwnedFd,
+    hardware: OwnedFd,
     /// One for each worker.
     pub(super) workers: Vec<OwnedFd>,
     /// One for each worker that counts networks.
@@ -123,13 +131,13 @@ pub(super) struct ResponderPages {
 
 impl ResponderPages {
     pub(super) fn take(mut pages: Vec<OwnedFd>, workers: usize) -> Result<Self, RoleError> {
-        if ![3 + workers, 3 + 2 * workers].contains(&pages.len()) {
+        if ![4 + workers, 4 + 2 * workers].contains(&pages.len()) {
             return Err(RoleError("the pages were not handed over".to_owned()));
         }
-        let busiest = pages.split_off(3 + workers);
-        let workers = pages.split_off(3);
-        let [keys, access, clock] = pages.try_into().expect("three are left");
-        Ok(Self { keys, access, clock, workers, busiest })
+        let busiest = pages.split_off(4 + workers);
+        let workers = pages.split_off(4);
+        let [keys, access, clock, hardware] = pages.try_into().expect("four are left");
+        Ok(Self { keys, access, clock, hardware, workers, busiest })
     }
 
     /// Who is answered.
@@ -143,6 +151,12 @@ impl ResponderPages {
             .map_err(|error| RoleError::new("the clock was not handed over", error))
     }
 
+    /// What translates timestamps of interfaces for one worker.
+    pub(super) fn translator(&self) -> Result<Translator, RoleError> {
+        Translator::open(&self.hardware)
+            .map_err(|error| RoleError::new("the interfaces' clocks were not handed over", error))
+    }
+
     /// The ring for one worker.
     pub(super) fn ring(&self) -> Result<SharedRing, RoleError> {
         open_ring(&self.keys)
@@ -153,17 +167,19 @@ impl ResponderPages {
 pub(super) struct ClockPages {
     pub(super) clock: ClockPage,
     pub(super) account: AccountPage,
+    pub(super) hardware: HardwarePage,
 }
 
 impl ClockPages {
     pub(super) fn take(pages: Vec<OwnedFd>) -> Result<Self, RoleError> {
-        let Ok([clock, account]) = <[OwnedFd; 2]>::try_from(pages) else {
+        let Ok([clock, account, hardware]) = <[OwnedFd; 3]>::try_from(pages) else {
             return Err(RoleError("the pages were not handed over".to_owned()));
         };
         let foreign = |error| RoleError::new("the clock's pages were not handed over", error);
         Ok(Self {
             clock: ClockPage::attach(clock).map_err(foreign)?,
             account: AccountPage::attach(account).map_err(foreign)?,
+            hardware: HardwarePage::attach(hardware).map_err(foreign)?,
         })
     }
 }

@@ -25,6 +25,7 @@ use crate::engine::rate::RateLimits;
 use crate::engine::terms::Terms;
 use crate::limits::WORKER_HANGS_AFTER;
 use crate::net::PortChoice;
+use crate::net::hardware::Translator;
 use crate::net::latest::{Follower, Publisher};
 use crate::net::mmsg::MmsgPort;
 use crate::net::uring::UringPort;
@@ -70,6 +71,7 @@ pub fn run(
             port: start.port,
             nts_sockets: start.nts_sockets,
             busy_poll: start.busy_poll,
+            hardware: start.hardware_timestamps.then(|| pages.translator()).transpose()?,
             interleaved_entries: start.interleaved_entries,
             sockets: sockets.by_ref().take(sockets_per_worker).collect(),
             wake,
@@ -165,6 +167,8 @@ struct Duty {
     /// How many of the sockets, from the first on, are for NTS requests.
     nts_sockets: usize,
     busy_poll: Duration,
+    /// For timestamps of interfaces.
+    hardware: Option<Translator>,
     interleaved_entries: usize,
     sockets: Vec<UdpSocket>,
     wake: OwnedFd,
@@ -218,22 +222,23 @@ impl Drop for AbortOnPanic {
 /// Prepares a worker, says that it is ready, and runs its loop.
 fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleError> {
     let Duty { sockets, wake, stop, port, busy_poll, clock, keys, stats, pulse, go, .. } = duty;
-    let busiest = duty.busiest.as_ref();
+    let (hardware, busiest) = (duty.hardware, duty.busiest.as_ref());
     let worker = prepare(clock, duty.interleaved_entries, keys, &stats, busiest)?;
     let mut worker = worker.with_terms(duty.terms);
     // The one place where ports differ: the loop is made for each.
     match port {
         PortChoice::Auto | PortChoice::Mmsg => {
-            let port = MmsgPort::new(sockets, wake, busy_poll);
+            let port = MmsgPort::new(sockets, wake, busy_poll).with_hardware(hardware);
             let mut port = port.with_nts_sockets(duty.nts_sockets);
             let _ = ready.send(Ok(()));
             go.wait();
             worker.run(&mut port, &stop, &pulse);
         }
         PortChoice::Uring => {
-            let mut port = UringPort::new(sockets, wake).map_err(|unavailable| {
+            let port = UringPort::new(sockets, wake).map_err(|unavailable| {
                 RoleError(format!("{unavailable}; or set ntp.port = \"mmsg\""))
             })?;
+            let mut port = port.with_hardware(hardware);
             let _ = ready.send(Ok(()));
             go.wait();
             worker.run(&mut port, &stop, &pulse);

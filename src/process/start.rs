@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::certificates::PairText;
+use super::hardware::StampingInterface;
 use super::status::Status;
 use crate::clock::leap_watch::LeapNews;
 use crate::clock::log::LogKind;
@@ -25,6 +26,8 @@ pub struct ResponderStart {
     pub port: PortChoice,
     /// How long a worker polls before it sleeps.
     pub busy_poll: Duration,
+    /// Timestamps of interfaces are used where they can be translated.
+    pub hardware_timestamps: bool,
     /// Pairs of timestamps that each worker keeps for interleaved mode.
     pub interleaved_entries: usize,
     /// How often a client is answered; a reload can change it.
@@ -42,6 +45,8 @@ pub struct ClockStart {
     pub leap: Option<LeapNews>,
     /// The logs that are written, in the order of their files.
     pub logs: Vec<LogKind>,
+    /// The interfaces whose clocks are followed.
+    pub stamping: Vec<StampingInterface>,
 }
 
 /// What one process of key establishment needs beside its listeners.

@@ -2,6 +2,7 @@
 
 mod files;
 mod firewall;
+mod hardware;
 mod machine;
 mod names;
 mod service;
@@ -48,7 +49,7 @@ As root it sees most. Nothing is changed; what it prints behind \"fix:\" would.
 Exit codes: 0 ok, 1 warning, 2 critical, 3 something could not be looked at.";
 
 /// Everything that is looked at, by the names in front of the findings.
-pub(super) const CHECKS: [&str; 26] = [
+pub(super) const CHECKS: [&str; 27] = [
     "configuration",
     "server",
     "port",
@@ -70,6 +71,7 @@ pub(super) const CHECKS: [&str; 26] = [
     "queues",
     "interrupts",
     "offloads",
+    "hardware timestamps",
     "mtu",
     "processors",
     "descriptors",
@@ -190,6 +192,7 @@ fn examine(patient: &Patient<'_>, host_only: bool, findings: &mut Findings) {
     }
     firewall::connection_tracking(patient, &rules, findings);
     machine::examine(patient, findings);
+    hardware::stamping(patient, findings);
 }
 
 /// One line a finding, then how many of each state.

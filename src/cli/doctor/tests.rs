@@ -426,6 +426,36 @@ fn a_line_has_cause_and_fix_and_the_last_one_counts() {
     assert_eq!(findings.state(), State::Warning);
 }
 
+#[test]
+fn interfaces_that_are_to_stamp_and_cannot_are_named() {
+    let mut ward = Ward::new();
+    ward.configure("[ke]\n", "hardware_timestamps = [\"eth0\", \"eth1\", \"eth2\"]\n[ke]\n");
+    let findings = ward.examine();
+    let texts: Vec<_> =
+        findings.iter().filter(|found| found.check == "hardware timestamps").collect();
+    let text = |place: usize| (texts[place].state, texts[place].text.as_str());
+    let because = "so the kernel's timestamps are used";
+    assert_eq!(text(0), (State::Warning, &*format!("eth0 has no clock (PHC), {because}")));
+    let unreadable =
+        format!("the clock of eth1, /dev/ptp1, cannot be opened (entity not found), {because}");
+    assert_eq!(text(1), (State::Warning, &*unreadable));
+    assert_eq!(text(2), (State::Warning, &*format!("there is no interface eth2, {because}")));
+    assert_eq!(
+        texts[0].fix.as_deref(),
+        Some("`ethtool -T eth0` shows what it can; take it out of ntp.hardware_timestamps")
+    );
+
+    let mut ward = Ward::new();
+    ward.put("/sys/class/net/eth1/operstate", "up\n");
+    ward.put("/dev/ptp1", "");
+    ward.configure("[ke]\n", "hardware_timestamps = [\"*\"]\n[ke]\n");
+    let findings = ward.examine();
+    let mut found = findings.iter().filter(|found| found.check == "hardware timestamps");
+    let stamps = found.next().expect("one");
+    assert_eq!(stamps.text, "eth1 stamps packets by its clock /dev/ptp1");
+    assert_eq!((stamps.state, found.next()), (State::Ok, None));
+}
+
 /// The table of symptoms names every check, and none that does not exist.
 #[test]
 fn the_trouble_table_names_every_check() {
