@@ -204,7 +204,8 @@ mod tests {
         for (text, expected) in [
             (
                 "state_directory = \"/x\"\n[ntp]\nlisten = [\"::1\"]\nbind_device = \"lo\"\n\
-              hardware_timestamps = [\"*\"]\ndscp = 46\nreceive_buffer_bytes = 65536\nsend_buffer_bytes = 65536\n\
+              hardware_timestamps = [\"*\"]\ndscp = 46\n\
+              receive_buffer_bytes = 65536\nsend_buffer_bytes = 65536\n\
               workers = 3\ncpus = \"0\"\ncount_networks = true\n\
               port = \"uring\"\n[interleaved]\nentries = 0\n\
               [clock]\nsource = \"local\"\nstratum = 4\nholdover = 60\n\
