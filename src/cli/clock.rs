@@ -251,3 +251,33 @@ fn utc(unix_seconds: Option<f64>) -> String {
 fn words(seconds: f64) -> String {
     in_words(Duration::from_secs(seconds.max(0.0) as u64))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::hardware::Translation;
+
+    #[test]
+    fn the_clock_of_an_interface_is_a_line() {
+        let translation = Translation {
+            phc: 0,
+            monotonic: 0,
+            rate: -12.5e-6,
+            error_nanoseconds: 850.0,
+            error_rate: 1e-6,
+        };
+        let line = |translation, why: &str| {
+            let account = HardwareAccount::new("eth0".to_owned(), translation, why.to_owned());
+            hardware_in_words(&account)
+        };
+        assert_eq!(
+            line(Some(&translation), ""),
+            "eth0: its clock is followed, +12.500 ppm, within 0.000000850 s"
+        );
+        assert_eq!(line(None, ""), "eth0: its clock is not followed (yet)");
+        assert_eq!(
+            line(None, "no such device"),
+            "eth0: its clock is not followed (yet): no such device"
+        );
+    }
+}

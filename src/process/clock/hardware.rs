@@ -4,8 +4,9 @@ use std::os::fd::OwnedFd;
 
 use super::super::hardware::StampingInterface;
 use crate::clock::account::HardwareAccount;
-use crate::clock::hardware::{Anchor, HardwareClock, Translation};
+use crate::clock::hardware::{Anchor, HardwareClock, Reading, Translation};
 use crate::clock::host::anchor;
+use crate::limits::hardware::HARDWARE_DELAY_NANOSECONDS_MAX;
 use crate::page::hardware::{HardwarePage, StampedBy};
 use crate::sys::phc::{self, Look, Method};
 
@@ -70,7 +71,18 @@ impl Phc {
 
     fn look(&mut self) {
         let look = self.read(&anchor());
-        self.translation = self.clock.take(&look);
+        self.take(&look);
+    }
+
+    fn take(&mut self, look: &[Reading]) {
+        self.translation = self.clock.take(look);
+        let quickest = look.iter().map(|reading| reading.delay_nanoseconds).min();
+        if let Some(took) = quickest.filter(|took| *took > HARDWARE_DELAY_NANOSECONDS_MAX) {
+            self.why = format!(
+                "reading it takes {took} ns, and no more than {HARDWARE_DELAY_NANOSECONDS_MAX} is \
+                 good enough"
+            );
+        }
     }
 
     fn read(&mut self, anchor: &Anchor) -> Look {
@@ -124,5 +136,17 @@ mod tests {
         let account = &phcs.account()[0];
         assert_eq!((account.interface.as_str(), account.is_followed), ("eth0", false));
         assert_eq!(account.why, "Inappropriate ioctl for device (os error 25)");
+    }
+
+    /// Behind a slow bus, as on some boards.
+    #[test]
+    fn a_clock_that_is_read_too_slowly_is_not_followed_and_says_so() {
+        let mut phc = Phc::new(File::open("/dev/null").expect("there").into());
+        for second in 0..10 {
+            let now = second * 1_000_000_000;
+            phc.take(&[Reading::between(now, now, now + 80_000)]);
+        }
+        assert_eq!(phc.translation, None);
+        assert_eq!(phc.why, "reading it takes 80000 ns, and no more than 15000 is good enough");
     }
 }
