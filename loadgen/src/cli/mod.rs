@@ -99,7 +99,7 @@ pub fn run() -> ExitCode {
         Err(error) => return fail(EXIT_FAILURE, format_args!("cannot catch Ctrl-C: {error}")),
     };
     let result = match arguments.command {
-        Command::Shown(command) => run_shown(*command, &stop),
+        Command::Shown(shown) => obey(&shown, &stop),
         Command::Generate(arguments) => generate(&arguments, command(), &PROGRAM)
             .map(|()| EXIT_FINE)
             .map_err(CommandError::from),
@@ -110,14 +110,14 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn run_shown(command: Shown, stop: &AtomicBool) -> Result<u8, CommandError> {
+fn obey(command: &Shown, stop: &AtomicBool) -> Result<u8, CommandError> {
     match command {
-        Shown::Ntp(arguments) => load::ntp(&arguments, stop),
-        Shown::Nts(arguments) => load::nts(&arguments, stop),
-        Shown::Ke(arguments) => ke::run(&arguments, stop),
-        Shown::Mix(arguments) => mix::run(&arguments, stop),
-        Shown::Search(arguments) => search::run(&arguments, stop),
-        Shown::Report(arguments) => report::run(&arguments),
+        Shown::Ntp(arguments) => load::ntp(arguments, stop),
+        Shown::Nts(arguments) => load::nts(arguments, stop),
+        Shown::Ke(arguments) => ke::run(arguments, stop),
+        Shown::Mix(arguments) => mix::run(arguments, stop),
+        Shown::Search(arguments) => search::run(arguments, stop),
+        Shown::Report(arguments) => report::run(arguments),
     }
 }
 
