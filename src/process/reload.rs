@@ -4,6 +4,7 @@ use super::certificates::Certificates;
 use super::key_keeper::KeeperError;
 use crate::config::access::AccessError;
 use crate::config::checked::{ControlSettings, KeSettings, KeyRotation, Settings};
+use crate::config::clock::ClockSettings;
 use crate::config::file::FileError;
 use crate::ke::tls::PairError;
 use crate::networks::NetworkSet;
@@ -152,20 +153,16 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("ntp.port", *port != new.port),
         ("ntp.count_networks", *count_networks != new.count_networks),
         ("interleaved.entries", *interleaved_entries != new.interleaved_entries),
-        ("clock.source", clock.source != new.clock.source),
-        ("clock.stratum", clock.stratum != new.clock.stratum),
-        ("clock.holdover", clock.holdover != new.clock.holdover),
-        ("clock.chronyd", clock.chronyd != new.clock.chronyd),
-        ("clock.follow", clock.follow != new.clock.follow),
-        ("clock.leap_file", clock.leap_file != new.clock.leap_file),
-        ("leap.smear", clock.smear != new.clock.smear),
+    ];
+    changed.extend(restart_needed_clock(clock, &new.clock));
+    changed.extend([
         ("control.socket", *socket != new.control.socket),
         ("control.mode", *mode != new.control.mode),
         ("observe.listen", *observe_listen != new.observe_listen),
         ("log.directory", log.directory != new.log.directory),
         ("log.tracking, log.measurements or log.statistics", log.kinds != new.log.kinds),
         ("keys.rotate", !is_same_maker(*rotation, new.rotation)),
-    ];
+    ]);
     match (ke, &new.ke) {
         (Some(old), Some(new)) => changed.extend(restart_needed_ke(old, new)),
         (None, None) => {}
@@ -179,6 +176,19 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
 /// Whether the same program makes the master keys; how often is no matter of a restart.
 fn is_same_maker(old: KeyRotation, new: KeyRotation) -> bool {
     std::mem::discriminant(&old) == std::mem::discriminant(&new)
+}
+
+fn restart_needed_clock(old: &ClockSettings, new: &ClockSettings) -> [(&'static str, bool); 7] {
+    let ClockSettings { source, stratum, holdover, chronyd, follow, leap_file, smear } = old;
+    [
+        ("clock.source", *source != new.source),
+        ("clock.stratum", *stratum != new.stratum),
+        ("clock.holdover", *holdover != new.holdover),
+        ("clock.chronyd", *chronyd != new.chronyd),
+        ("clock.follow", *follow != new.follow),
+        ("clock.leap_file", *leap_file != new.leap_file),
+        ("leap.smear", *smear != new.smear),
+    ]
 }
 
 fn restart_needed_ke(old: &KeSettings, new: &KeSettings) -> [(&'static str, bool); 3] {
