@@ -52,16 +52,16 @@ pub const RATE_LEAK_MAX: u32 = 1024;
 /// requests at least: `iburst` sends eight.
 pub const RATE_BURST: Duration = Duration::from_secs(2);
 /// See [`RATE_BURST`].
-pub const RATE_BURST_REQUESTS: u64 = 8;
+pub const RATE_BURST_REQUESTS: u32 = 8;
 
 /// An IPv4 /24 may have as much as so many of its addresses.
-pub const RATE_WIDE_IPV4: u64 = 16;
+pub const RATE_WIDE_IPV4: u32 = 16;
 
 /// An IPv6 /56, which providers give to one customer, may have as much as so many of its /64s.
-pub const RATE_WIDE_IPV6: u64 = 4;
+pub const RATE_WIDE_IPV6: u32 = 4;
 
 /// And an IPv6 /48, the most that one site is given (RFC 6177).
-pub const RATE_WIDER_IPV6: u64 = 16;
+pub const RATE_WIDER_IPV6: u32 = 16;
 
 /// Buckets of one set: a cache line of them.
 pub const RATE_SET_BUCKETS: usize = 8;
@@ -79,5 +79,5 @@ pub const RATE_DEBT_MAX: Duration = Duration::from_secs(512);
 
 // How the numbers depend on each other.
 
-const _: () = assert!(RATE_BURST_REQUESTS * 60 <= RATE_DEBT_MAX.as_secs());
+const _: () = assert!(RATE_BURST_REQUESTS as u64 * 60 <= RATE_DEBT_MAX.as_secs());
 const _: () = assert!(RATE_BURST.as_secs() <= RATE_DEBT_MAX.as_secs());
