@@ -55,14 +55,22 @@ done
 here=$(cd "$(dirname "$0")" && pwd)
 configuration=/etc/timeball/timeball.toml
 [ -n "$name" ] || name=$(hostname -f 2>/dev/null || hostname)
+case $name in
+"" | -* | *[!A-Za-z0-9.:-]*) die "\"$name\" is no name of a host" 2 ;;
+esac
+case $package in
+"" | *.deb | *.rpm) ;;
+*) die "$package is neither .deb nor .rpm" 2 ;;
+esac
+[ -z "$package" ] || [ -e "$package" ] || die "there is no package $package"
 if [ -n "$certificate" ] || [ -n "$key" ]; then
     if [ -z "$certificate" ] || [ -z "$key" ]; then
         die "--certificate and --key go together" 2
     fi
     own_certificate=no
     # The service looks for them from another folder than this one.
-    certificate=$(realpath "$certificate") || die "there is no such --certificate"
-    key=$(realpath "$key") || die "there is no such --key"
+    certificate=$(realpath -e "$certificate" 2>/dev/null) || die "there is no such --certificate"
+    key=$(realpath -e "$key" 2>/dev/null) || die "there is no such --key"
 else
     own_certificate=yes
     certificate=/etc/timeball/cert.pem

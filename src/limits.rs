@@ -1,9 +1,11 @@
 //! Every number of timeball: its name ends in its unit, its comment gives the reason. Those of the
-//! operator's commands and of the host are in [`commands`].
+//! command line and of the host are in [`commands`], those of who is answered in [`clients`].
 
 pub mod commands;
 
 pub mod clients;
+
+pub mod hardware;
 
 use std::time::Duration;
 
@@ -215,10 +217,10 @@ pub const CLOCK_STEP_MIN: u64 = (1 << 32) / 10_000;
 
 // Sockets (src/net, src/sys)
 
-/// Control messages of one datagram: a timestamp (32 bytes), an IPv6 packet information (40 bytes)
-/// and a count of drops (24 bytes); or of one in the error queue, a timestamp and an IPv6 error
-/// (64 bytes).
-pub const CONTROL_BYTES: usize = 96;
+/// Control messages of one datagram: a timestamp (32 bytes), one by hardware with its frame (64 and
+/// 32), an IPv6 packet information (40) and a count of drops (24); or of one in the error queue, the
+/// timestamps and an IPv6 error (64). The kernel writes what there is, mostly 32 or 64 bytes.
+pub const CONTROL_BYTES: usize = 192;
 
 /// Receive buffer of a socket, unless configured. The kernel takes it twice and counts 832 bytes
 /// for a plain request, 1280 for one with NTS: room for 2,500 or 1,600, which come in 4 to 6 ms at
@@ -233,8 +235,20 @@ pub const SEND_BUFFER_BYTES_DEFAULT: u32 = 1 << 20;
 /// Buffers that can be configured: from one datagram to what the kernel can count twice.
 pub const SOCKET_BUFFER_BYTES: std::ops::RangeInclusive<u32> = 4096..=1 << 29;
 
-/// Addresses that one worker can listen on.
-pub const SOCKETS_PER_WORKER: usize = 64;
+/// Addresses that a server can listen on.
+pub const ADDRESSES_MAX: usize = 64;
+
+/// Sockets of one worker: of each address one for NTS requests and one for all else.
+pub const SOCKETS_PER_WORKER: usize = 2 * ADDRESSES_MAX;
+
+/// Other datagrams that are answered together while NTS requests come: some 25 µs of work, which is
+/// how long a request may have to wait for them. A quarter of a batch: where both want more than
+/// there is, NTS requests get four fifths, and nobody can have all by sending what looks like NTS.
+pub const BITE_DATAGRAMS: usize = 8;
+
+/// Turns without an NTS request after which other datagrams are taken in batches again: about a
+/// millisecond of bites.
+pub const BITES_AFTER_NTS: u32 = 32;
 
 /// Worker threads of one responder: more than any one machine that a single configuration serves.
 pub const WORKERS_MAX: usize = 256;
@@ -273,12 +287,12 @@ pub const STAMP_WAIT: Duration = Duration::from_secs(1);
 /// Receive buffers that one ring offers to the kernel. The kernel takes some 32 datagrams of one
 /// socket at a time, and leaves the others in the socket's own buffer until it is asked again, so
 /// this is room for eight batches in flight. They are used in turn: more would only drive more of
-/// the second-level cache out (these are 416 KiB). A power of two, as the kernel wants it.
+/// the second-level cache out (these are 432 KiB). A power of two, as the kernel wants it.
 pub const URING_BUFFERS: usize = 256;
 
 /// Operations that can wait for one `io_uring_enter`: a batch of replies, and every socket's
 /// receive and the waking to be armed again. A power of two, as the kernel makes it.
-pub const URING_SUBMISSIONS: usize = 128;
+pub const URING_SUBMISSIONS: usize = 256;
 
 /// Completions that can wait to be looked at. See the assertion at the end for what they are.
 pub const URING_COMPLETIONS: usize = 1024;
@@ -525,41 +539,6 @@ pub const OBSERVER_REQUEST_BYTES_MAX: usize = 8192;
 
 /// Fields of a request to the observer; browsers send about fifteen.
 pub const OBSERVER_REQUEST_FIELDS_MAX: usize = 64;
-
-// Configurations of other servers (src/config/import)
-
-/// Files that include each other: chrony's own limit.
-pub const IMPORT_INCLUDE_DEPTH_MAX: usize = 10;
-
-/// The port that a followed daemon gets: one that needs no right and that nothing else is known to
-/// have; it is that of the documents' examples.
-pub const IMPORT_FOLLOWED_PORT: u16 = 11_123;
-
-/// Characters of a directive in a comment: a list of networks may be longer than anybody reads.
-pub const IMPORT_DIRECTIVE_COLUMNS: usize = 80;
-
-/// How often ntpd-rs makes a key if it is not told, and how many old ones it keeps, ntp.toml(5).
-pub const IMPORT_NTPD_RS_ROTATION: Duration = Duration::from_secs(86_400);
-
-/// See [`IMPORT_NTPD_RS_ROTATION`].
-pub const IMPORT_NTPD_RS_STALE_KEYS: u64 = 7;
-
-// The command line (src/cli)
-
-/// UDP port of `serve` without a configuration: free for every user, and 123 to the eye.
-pub const EMBEDDED_NTP_PORT: u16 = 11_123;
-
-/// TCP port of `serve` without a configuration: the same with 4460.
-pub const EMBEDDED_KE_PORT: u16 = 14_460;
-
-/// TCP port of the status page of `serve` without a configuration: the same with 9975.
-pub const EMBEDDED_OBSERVE_PORT: u16 = 19_975;
-
-/// Samples that `query` takes unless told: enough to see that they agree.
-pub const QUERY_SAMPLES_DEFAULT: u32 = 3;
-
-/// How long `query` waits for each step, unless told.
-pub const QUERY_TIMEOUT_SECONDS_DEFAULT: u64 = 5;
 
 // How the numbers depend on each other.
 

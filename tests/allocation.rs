@@ -30,6 +30,7 @@ use timeball::net::Batch;
 use timeball::net::mmsg::MmsgPort;
 use timeball::net::worker::{Pulse, Worker};
 use timeball::networks::NetworkSet;
+use timeball::page::busiest::{BusiestPage, BusiestWriter};
 use timeball::page::key::{KeyPage, SharedRing};
 use timeball::page::stats::{StatsPage, StatsWriter, WorkerCounters};
 use timeball::sys::socket::{UdpOptions, open_udp};
@@ -269,13 +270,16 @@ impl Running {
         let ring = SharedRing::open(keys.file()).expect("mapped");
         let stats = StatsPage::create().expect("a page");
         let writer = StatsWriter::attach(stats.file()).expect("mapped");
+        let busiest = BusiestPage::create().expect("a page");
+        let busiest = BusiestWriter::attach(busiest.file(), 1).expect("mapped");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let clock = HostClock::declared(10).expect("a page");
             let nonces = NonceGenerator::new().expect("random numbers");
             let engine = Engine::new(Aead::detect());
-            let mut worker = Worker::new(engine, clock, ring, nonces, writer);
+            let worker = Worker::new(engine, clock, ring, nonces, writer);
+            let mut worker = worker.with_busiest(Some(busiest));
             let mut port = MmsgPort::new(sockets.into(), wake.into(), Duration::ZERO);
             counted(counter, || worker.run(&mut port, &stopped, &Pulse::default()));
         });

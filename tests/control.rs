@@ -6,6 +6,7 @@ use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -253,8 +254,13 @@ fn without_a_server_the_message_says_what_to_do() {
     }
     // What a killed one leaves is no server, and in nobody's way.
     server.restart();
+    let roles = ["clock", "responder", "key-establishment"].map(|role| server.role_pids(role));
     server.signal(Signal::KILL);
     server.wait();
+    // They drain, and have the addresses meanwhile. One that has ended has no program any more,
+    // even if nobody asks how it ended.
+    let is_gone = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_err();
+    wait_until("the roles have ended", || roles.iter().flatten().all(is_gone));
     assert!(socket(&server).exists());
     assert!(refusal(&run(&server, &["status"])).contains("no server is running at "));
     server.restart();
@@ -408,4 +414,97 @@ fn many_clients_are_all_answered() {
             });
         }
     });
+}
+
+/// A role that has no memory left cannot map the new access lists, or say yes to them.
+#[test]
+fn a_role_that_refuses_a_reload_is_an_error_and_goes_on() {
+    let server = Server::start_with(Algorithm::AesSivCmac256, "", "", "processes = 1");
+    let limit = |role: &str, bytes: &str| {
+        let pid = server.role_pids(role)[0].to_string();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let id = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+            line.split_whitespace().next().expect("a number").parse().expect("a number")
+        };
+        // As its own user, since another one needs CAP_SYS_RESOURCE.
+        let mut command = Command::new("prlimit");
+        command.uid(id("Uid:")).gid(id("Gid:"));
+        command.args(["--pid", &pid, &format!("--as={bytes}:unlimited")]);
+        let output = command.output().expect("util-linux");
+        assert!(output.status.success(), "{output:?}");
+    };
+    for role in ["responder", "key-establishment"] {
+        let pids = server.role_pids(role);
+        limit(role, "1");
+        let refusal = refusal(&run(&server, &["reload"]));
+        let name = role.replace('-', " ");
+        let sentence = format!("{name} goes on as before: the access lists were not handed over: ");
+        assert!(refusal.contains(&sentence), "{refusal}");
+        assert!(refusal.trim_end().ends_with("; restart timeball"), "{refusal}");
+        wait_until("the same in the log", || server.log().contains(&sentence));
+        ask_plain(&server);
+        limit(role, "unlimited");
+        assert_eq!(done(&server, &["reload"]), "everything was read again; nothing has changed\n");
+        assert_eq!(server.role_pids(role), pids, "the same process");
+    }
+}
+
+/// Runs a command without an option, where /etc and the home directory are those of the test.
+fn run_at(home: &Path, etc: &Path, arguments: &[&str]) -> Output {
+    let script = "mount --bind \"$1\" /etc && shift && exec \"$@\"";
+    Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
+        .arg(etc)
+        .arg(program().get_program())
+        .args(arguments)
+        .env("HOME", home)
+        .env_remove("XDG_STATE_HOME")
+        .output()
+        .expect("root, and util-linux")
+}
+
+#[test]
+fn commands_find_the_packaged_server_without_an_option() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().expect("a directory");
+    let (home, etc) = (folder.path().join("home"), folder.path().join("etc"));
+    fs::create_dir_all(etc.join("timeball")).expect("made");
+    fs::create_dir(&home).expect("made");
+    let usual = etc.join("timeball/timeball.toml");
+    fs::copy(configuration(&server), &usual).expect("copied");
+    for arguments in [
+        &["status"][..],
+        &["serverstats"],
+        &["tracking"],
+        &["keys", "show"],
+        &["reload"],
+        &["check"],
+    ] {
+        let output = run_at(&home, &etc, arguments);
+        // The certificate of the test is a warning to `check`.
+        let codes = if arguments == ["check"] { 0..=1 } else { 0..=0 };
+        assert!(output.status.code().is_some_and(|code| codes.contains(&code)), "{output:?}");
+    }
+    let shown = run_at(&home, &etc, &["keys", "show"]).stdout;
+    let file = server.directory.path().join("ntskeys");
+    assert!(String::from_utf8_lossy(&shown).contains(&file.display().to_string()));
+
+    // A trial of this user comes first, and is named where it does not run.
+    let trial = home.join(".local/state/timeball");
+    fs::create_dir_all(&trial).expect("made");
+    let message = refusal(&run_at(&home, &etc, &["status"]));
+    assert!(message.contains(&trial.display().to_string()), "{message}");
+    fs::remove_dir_all(home.join(".local")).expect("there");
+
+    // Without either the message names the place of a trial.
+    fs::remove_file(&usual).expect("there");
+    let message = refusal(&run_at(&home, &etc, &["status"]));
+    assert!(message.contains(&trial.display().to_string()), "{message}");
+    // One that is wrong is named with its line.
+    fs::write(&usual, "[ntp\n").expect("written");
+    let output = run_at(&home, &etc, &["status"]);
+    let message = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("/etc/timeball/timeball.toml") && message.contains("line 1"));
 }

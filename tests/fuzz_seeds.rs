@@ -397,7 +397,16 @@ fn configuration_seeds() -> Vec<Seed> {
 }
 
 fn control_seeds() -> Vec<Seed> {
-    let good = ["status", "serverstats", "tracking", "sources", "ntpdata", "reload", "rotate-keys"];
+    let good = [
+        "status",
+        "serverstats",
+        "tracking",
+        "sources",
+        "ntpdata",
+        "clients",
+        "reload",
+        "rotate-keys",
+    ];
     let line = |name: &str| format!("{{\"version\":1,\"request\":\"{name}\"}}").into_bytes();
     let mut seeds: Vec<Seed> =
         good.iter().map(|name| (format!("good_{}", name.replace('-', "_")), line(name))).collect();

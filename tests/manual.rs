@@ -85,6 +85,10 @@ fn shells_take_the_completions() {
             let path = folder.path().join("completions").join(file);
             let text_of_file = fs::read_to_string(&path).expect("a file");
             assert!(text_of_file.contains("json"), "{file}");
+            // What the supervisor and packaging/build run is nothing to offer.
+            for hidden in ["generate", "responder"] {
+                assert!(!text_of_file.contains(hidden), "{file} offers {hidden}");
+            }
             let checked = tool(Command::new(shell).arg("-n").arg(&path), package);
             assert!(checked.status.success(), "{file}: {}", text(&checked.stderr));
         }

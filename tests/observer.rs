@@ -125,6 +125,12 @@ fn metrics_say_what_happened_and_a_parser_takes_them() {
     for (parts, expected) in [
         (&["timeball_ntp_datagrams_total"][..], 4.0),
         (&["timeball_ntp_cookies_opened_total"], 2.0),
+        (&["timeball_ntp_cookies_opened_total", "slot=\"current\""], 2.0),
+        (&["timeball_ntp_nts_replies_total"], 1.0),
+        (&["timeball_ntp_nts_replies_total", "aead=\"AES-SIV-CMAC-256\""], 1.0),
+        (&["timeball_ke_cookies_issued_total"], 0.0),
+        (&["timeball_clock_leap{"], 1.0),
+        (&["timeball_clock_leap{leap=\"none\"}"], 1.0),
         (&["timeball_ntp_cookies_issued_total"], 1.0),
         (&["timeball_ntp_latency_seconds_count"], 3.0),
         (&["timeball_ntp_latency_seconds_bucket", "+Inf"], 3.0),
@@ -139,8 +145,13 @@ fn metrics_say_what_happened_and_a_parser_takes_them() {
         (&["ntp_server_received_packets_total"], 4.0),
         (&["ntp_server_accepted_packets_total"], 2.0),
         (&["ntp_server_ignored_packets_total"], 1.0),
+        (&["ntp_server_rate_limited_packets_total"], 0.0),
+        (&["ntp_server_nts_received_packets_total"], 2.0),
         (&["ntp_server_nts_accepted_packets_total"], 1.0),
         (&["ntp_server_nts_nak_packets_total"], 1.0),
+        (&["ntp_uptime_seconds", env!("CARGO_PKG_VERSION")], total(&samples, &["timeball_uptime"])),
+        (&["ntp_system_stratum"], 10.0),
+        (&["ntp_system_leap_indicator"], 0.0),
     ] {
         assert_eq!(total(&samples, parts), expected, "{parts:?}");
     }

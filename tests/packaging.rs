@@ -56,6 +56,29 @@ fn the_unit_is_confined_as_far_as_it_can_be() {
     println!("{last}");
 }
 
+/// The drop-in for interfaces that stamp adds what it needs and no more: systemd reads it without a
+/// complaint, and judges the unit a little worse.
+#[test]
+fn the_drop_in_for_hardware_timestamps_is_read_and_opens_little() {
+    const EXPOSURE_WITH_IT_TENTHS_MAX: u32 = 23;
+    let folder = tempfile::tempdir().expect("a folder");
+    let unit = folder.path().join("timeball.service");
+    fs::copy(packaging("systemd/timeball.service"), &unit).expect("copied");
+    let drop_ins = folder.path().join("timeball.service.d");
+    fs::create_dir(&drop_ins).expect("made");
+    let file = "hardware-timestamps.conf";
+    fs::copy(packaging("systemd").join(file), drop_ins.join(file)).expect("copied");
+    let judged = content(
+        Command::new("systemd-analyze")
+            .args(["security", "--offline=yes", "--no-pager"])
+            .arg(format!("--threshold={EXPOSURE_WITH_IT_TENTHS_MAX}"))
+            .arg(&unit),
+    );
+    assert!(!judged.contains(file), "a complaint: {judged}");
+    let granted = |line: &&str| line.contains("CAP_NET_ADMIN") && line.starts_with('\u{2717}');
+    assert!(judged.lines().any(|line| granted(&line.trim_start())), "it was not read: {judged}");
+}
+
 #[test]
 fn the_packaged_configuration_is_good_with_and_without_a_certificate() {
     let text = read("timeball.toml");
@@ -152,13 +175,36 @@ fn the_installer_says_what_it_would_do() {
     ] {
         assert!(says.contains(line), "{line}: {says}");
     }
-    for (arguments, words) in [
-        (&["--name"][..], "--name needs a value"),
-        (&["--key", "a"], "--certificate and --key go together"),
-        (&["--quick"], "there is no option --quick"),
+    let own = content(Command::new(&script).args([
+        "--dry-run",
+        "--certificate",
+        packaging("install.sh").to_str().expect("text"),
+        "--key",
+        packaging("test").to_str().expect("text"),
+    ]));
+    let key = packaging("test");
+    assert!(own.contains(&format!("|key = \"{}\"|", key.display())), "{own}");
+    assert!(!own.contains("self-signed") && !own.contains("ntstrustedcerts"), "{own}");
+
+    let help = content(Command::new(&script).arg("--help"));
+    for option in ["--name", "--certificate", "--key", "--package", "--notrack", "--dry-run"] {
+        assert!(help.contains(&format!("  {option} ")), "{option}: {help}");
+    }
+    for (arguments, code, words) in [
+        (&["--name"][..], 2, "--name needs a value"),
+        (&["--key", "a"], 2, "--certificate and --key go together"),
+        (&["--quick"], 2, "there is no option --quick"),
+        (
+            &["--dry-run", "--key", "/absent", "--certificate", "/absent"],
+            1,
+            "no such --certificate",
+        ),
+        (&["--dry-run", "--package", "/absent.deb"], 1, "there is no package /absent.deb"),
+        (&["--dry-run", "--package", "/etc/passwd"], 2, "/etc/passwd is neither .deb nor .rpm"),
+        (&["--dry-run", "--name", "two words"], 2, "\"two words\" is no name of a host"),
     ] {
         let output = Command::new(&script).args(arguments).output().expect("sh");
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?} {output:?}");
         let error = String::from_utf8(output.stderr).expect("text");
         assert!(error.contains(words) && error.lines().count() == 1, "{error}");
     }

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use common::plain_request;
 use common::rig::{Rig, receive};
-use common::server::{ANSWER_WAIT, Server, udp_client};
+use common::server::{ANSWER_WAIT, Server, udp_client, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
-use timeball::aead::Algorithm;
-use timeball::limits::SWEEP_INTERVAL;
+use timeball::aead::{Algorithm, NonceGenerator};
+use timeball::limits::{DATAGRAM_BYTES, SWEEP_INTERVAL};
 use timeball::wire::ntp::Mode;
 
 /// More than a batch, and more than the ports would take in one turn.
@@ -25,10 +25,7 @@ const REQUESTS: usize = 100;
 fn dead_responder_is_replaced(port: &str, death: &[Signal]) {
     let ntp = format!("port = \"{port}\"");
     let server = Server::start_with(Algorithm::AesSivCmac256, &ntp, "", "");
-    let number = server.role_pid("responder").expect("a process");
-    let pid = Pid::from_raw(number as i32).expect("not 0");
-    kill_process(pid, Signal::STOP).expect("ours");
-    wait_stopped(number);
+    let pid = stop_responder(&server);
     let clients = [udp_client(server.ntp()), udp_client(server.ntp_v6())];
     for client in &clients {
         for _ in 0..REQUESTS {
@@ -43,7 +40,16 @@ fn dead_responder_is_replaced(port: &str, death: &[Signal]) {
             assert_eq!(receive(client).len(), 48, "reply {number} of {REQUESTS}");
         }
     }
-    assert_ne!(server.role_pid("responder"), Some(number));
+    assert_ne!(server.role_pid("responder"), Some(pid.as_raw_pid() as u32));
+}
+
+/// Lets requests wait in their sockets.
+fn stop_responder(server: &Server) -> Pid {
+    let number = server.role_pid("responder").expect("a process");
+    let pid = Pid::from_raw(number as i32).expect("not 0");
+    kill_process(pid, Signal::STOP).expect("ours");
+    wait_stopped(number);
+    pid
 }
 
 /// A signal is sent at once and obeyed some time later, by each thread.
@@ -79,6 +85,41 @@ fn a_dead_responder_is_replaced_over_uring() {
         Ok(_) => dead_responder_is_replaced("uring", &[Signal::ABORT, Signal::CONT]),
         Err(unavailable) => println!("NOT tested here: {unavailable}"),
     }
+}
+
+/// A flood of plain requests, and of what is no request at all, loses what comes after it in their
+/// queue. No NTS request waits there.
+#[test]
+fn a_queue_full_of_plain_requests_loses_no_nts_request() {
+    let ntp = "workers = 1\nreceive_buffer_bytes = 16384";
+    let server = Server::start_with(Algorithm::AesSivCmac256, ntp, "", "");
+    let responder = stop_responder(&server);
+    for address in [server.ntp(), server.ntp_v6()] {
+        let flood = udp_client(address);
+        for _ in 0..REQUESTS {
+            flood.send(&plain_request(4, Mode::Client)).expect("sent");
+            flood.send(&[0xa5; 1400]).expect("sent");
+        }
+    }
+    let mut random = NonceGenerator::new().expect("random numbers");
+    let late = [server.ntp(), server.ntp_v6()].map(|address| {
+        let mut association = server.mint(&server.master_keys()[2], Algorithm::AesSivCmac256, 1);
+        let mut request = [0; DATAGRAM_BYTES];
+        let pending = association.request(&mut request, &mut random).expect("a cookie");
+        let client = udp_client(address);
+        client.send(&request[..pending.request_bytes]).expect("sent");
+        (client, association, pending)
+    });
+    kill_process(responder, Signal::CONT).expect("ours");
+    for (nts, mut association, pending) in late {
+        association.response(&pending, &mut receive(&nts)).expect("authentic");
+    }
+    // The kernel tells of drops with what it queues after them.
+    let plain = udp_client(server.ntp());
+    wait_until("drops are counted", || {
+        plain.send(&plain_request(4, Mode::Client)).expect("sent");
+        server.counter("responder", "receive_drops") > 0
+    });
 }
 
 /// Runs `work` in a thread that may not set up a ring, nor may the processes that it starts: as

@@ -102,8 +102,8 @@ fn assert_descriptors(pid: u32, profile: &Profile) {
             .entry(kind.unwrap_or_else(|| panic!("{target} in {}", profile.name)))
             .or_default() += 1;
     }
-    // Two listeners, one of HTTP, or two sockets for each worker; and the channel.
-    let sockets = if profile.descriptors.contains(&Purpose::NtpSocket) { 2 } else { 0 }
+    // Two listeners, one of HTTP, or two sockets for each worker at two addresses; and the channel.
+    let sockets = if profile.descriptors.contains(&Purpose::NtpSocket) { 4 } else { 0 }
         * std::thread::available_parallelism().expect("processors").get()
         + if profile.descriptors.contains(&Purpose::KeListener) { 2 } else { 0 }
         + usize::from(profile.descriptors.contains(&Purpose::HttpListener));

@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use common::namespace::Hosts;
 use common::server::program;
 use tempfile::TempDir;
-use timeball::host::tuning::{SETTINGS, sysctl_file};
+use timeball::host::tuning::{README, SETTINGS, sysctl_file};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tuning");
 
@@ -172,6 +172,52 @@ fn nothing_is_changed_that_could_not_be_undone() {
     assert_eq!(root.values(), before);
 }
 
+/// The second queue's interrupt is there when the queue is, and is set by the same run.
+#[test]
+fn one_run_sets_the_interrupts_of_the_queues_that_it_makes() {
+    let root = Root::new();
+    let device = root.path("sys/class/net/eth0/device/msi_irqs");
+    let affinity = |interrupt: u32| root.path(&format!("proc/irq/{interrupt}/smp_affinity_list"));
+    for (interrupt, list) in [(38, "0-1"), (39, "1")] {
+        let path = affinity(interrupt);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, list).expect("written");
+    }
+    fs::create_dir_all(&device).expect("made");
+    fs::write(device.join("38"), "").expect("written");
+    let (queues, second) = (root.path("queues"), device.join("39"));
+    fs::write(&queues, "1").expect("written");
+    let (queues, second) = (queues.display(), second.display());
+    let tool = root.path("usr/sbin/ethtool");
+    let script = format!(
+        "#!/bin/sh\ncase $1 in\n\
+         -l) printf 'Combined:\\t8\\nCombined:\\t%s\\n' \"$(cat {queues})\" ;;\n\
+         -L) echo \"$4\" >{queues}; [ \"$4\" = 1 ] && rm {second} || : >{second} ;;\n\
+         -c) printf 'Adaptive RX: off\\nrx-usecs:\\t10\\n' ;;\n\
+         -k) echo 'large-receive-offload: off [fixed]' ;;\nesac\n"
+    );
+    fs::write(&tool, script).expect("written");
+    let values =
+        || [38, 39].map(|interrupt| fs::read_to_string(affinity(interrupt)).expect("there"));
+
+    let two = APPLIANCE.replace("[ntp]", "[ntp]\nworkers = 2");
+    let dry = done(&root.tune(&two, &["--dry-run"]));
+    assert!(dry.contains("would set  combined of eth0 from 1 to 2"), "{dry}");
+    assert!(dry.contains("would set  smp_affinity_list of queues that this makes\n"), "{dry}");
+    assert_eq!(values(), ["0-1", "1"]);
+
+    let text = done(&root.tune(&two, &[]));
+    let place = |line: &str| text.find(line).unwrap_or_else(|| panic!("{line}: {text}"));
+    assert!(place("set        combined of eth0") < place("set        /proc/irq/38/"), "{text}");
+    assert_eq!(values(), ["0", "0"]);
+    assert!(done(&root.tune(&two, &[])).ends_with("nothing to change\n"));
+
+    let undone = Command::new("sh").arg(root.undo()).output().expect("a shell");
+    assert!(undone.status.success() && !root.undo().exists(), "{undone:?}");
+    assert_eq!(values().map(|list| list.trim().to_owned()), ["0-1", "1"]);
+    assert_eq!(fs::read_to_string(root.path("queues")).expect("there").trim(), "1");
+}
+
 #[test]
 fn what_could_not_be_undone_waits() {
     let root = Root::new();
@@ -269,5 +315,7 @@ fn files_and_documents_say_what_the_program_does() {
     }
     let rows = readme.lines().filter(|line| line.starts_with("| `")).count();
     assert_eq!(rows, SETTINGS.len());
-    assert!(Path::new(FOLDER).join("systemd/timeball-tuning.service").exists());
+    let unit = Path::new(FOLDER).join("systemd/timeball-tuning.service");
+    let unit = fs::read_to_string(unit).expect("there");
+    assert!(unit.contains(&format!("Documentation=file:{README}\n")), "{unit}");
 }

@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::control::{Show, finish, show};
 use super::keys::in_words;
+use crate::clock::account::HardwareAccount;
 use crate::clock::leap::{LeapKind, Smear};
 use crate::clock::leap_watch::{LeapAccount, SmearAccount};
 use crate::clock::record::SourceState;
@@ -108,7 +109,22 @@ fn print_sources(sources: &SourcesStatus, out: &mut dyn Write) -> io::Result<()>
     if let Some(leap_file) = &sources.leap_file {
         writeln!(out, "leap file {}", leap_file_in_words(leap_file))?;
     }
+    for hardware in &sources.hardware {
+        writeln!(out, "interface {}", hardware_in_words(hardware))?;
+    }
     Ok(())
+}
+
+/// The clock of an interface on a line.
+fn hardware_in_words(account: &HardwareAccount) -> String {
+    let HardwareAccount { interface, frequency_ppm, error_bound_seconds, why, .. } = account;
+    let text = match frequency_ppm.zip(*error_bound_seconds) {
+        Some((frequency, bound)) => {
+            format!("{interface}: its clock is followed, {frequency:+.3} ppm, within {bound:.9} s")
+        }
+        None => format!("{interface}: its clock is not followed (yet)"),
+    };
+    if why.is_empty() { text } else { format!("{text}: {why}") }
 }
 
 /// The leap-seconds file on a line.

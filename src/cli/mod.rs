@@ -3,6 +3,7 @@
 mod banner;
 pub mod cert;
 mod check;
+mod clients;
 mod clock;
 mod config;
 mod control;
@@ -37,9 +38,9 @@ pub const EXIT_USAGE: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(name = "timeball", version, max_term_width = 100, after_help = AFTER_HELP,
           help_template = HELP_TEMPLATE)]
-struct Arguments {
+struct Arguments<C: Subcommand> {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<C>,
 }
 
 /// One screen of a terminal: the options, `--help` and `--version`, go without saying.
@@ -51,6 +52,15 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration; `check` and `docto
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Shown(Box<Shown>),
+    #[command(flatten)]
+    Hidden(Hidden),
+}
+
+/// What is for users, and is in manual pages and completions.
+#[derive(Debug, Subcommand)]
+enum Shown {
     /// Serve time; without a configuration on unprivileged ports of this host
     Serve(serve::ServeArguments),
     /// Ask a server for authenticated time, as an NTS client; never touches the clock
@@ -73,6 +83,8 @@ enum Command {
     Sources(control::Show),
     /// Show the NTP replies of the time daemon that a running server follows
     Ntpdata(control::Show),
+    /// Show the networks that ask a running server most, where it counts them
+    Clients(control::Show),
     /// Let a running server read its configuration, certificates and keys again
     Reload(place::Place),
     /// Make or show certificates
@@ -83,6 +95,11 @@ enum Command {
     /// Check a configuration file, or print one with every key
     #[command(subcommand)]
     Config(config::ConfigCommand),
+}
+
+/// What other programs run.
+#[derive(Debug, Subcommand)]
+enum Hidden {
     /// Write manual pages and shell completions; packaging/build does this
     #[command(hide = true)]
     Generate(generate::GenerateArguments),
@@ -96,38 +113,47 @@ enum Command {
 
 /// Runs the program and returns its exit code.
 pub fn run() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::<Command>::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return wrong_usage(&error),
     };
     let Some(command) = arguments.command else {
         // Help that was not asked for is still what a newcomer needs; not an error.
-        return match Arguments::command().print_help() {
+        return match Arguments::<Shown>::command().print_help() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(EXIT_FAILURE, error),
         };
     };
     match command {
-        Command::Serve(arguments) => serve::run(&arguments),
-        Command::Query(arguments) => query::run(&arguments),
-        Command::Check(arguments) => check::run(&arguments),
-        Command::Doctor(arguments) => doctor::run(&arguments),
-        Command::Tune(arguments) => tune::run(&arguments),
-        Command::Status(arguments) => control::status(&arguments),
-        Command::Top(arguments) => top::run(&arguments),
-        Command::Serverstats(arguments) => control::serverstats(&arguments),
-        Command::Tracking(arguments) => clock::tracking(&arguments),
-        Command::Sources(arguments) => clock::sources(&arguments),
-        Command::Ntpdata(arguments) => clock::ntpdata(&arguments),
-        Command::Reload(place) => control::reload(&place),
-        Command::Cert(arguments) => match cert::run(arguments) {
+        Command::Shown(command) => run_shown(*command),
+        Command::Hidden(Hidden::Generate(arguments)) => {
+            generate::run(&arguments, Arguments::<Shown>::command())
+        }
+        Command::Hidden(Hidden::Role { role }) => run_role(role),
+    }
+}
+
+fn run_shown(command: Shown) -> ExitCode {
+    match command {
+        Shown::Serve(arguments) => serve::run(&arguments),
+        Shown::Query(arguments) => query::run(&arguments),
+        Shown::Check(arguments) => check::run(&arguments),
+        Shown::Doctor(arguments) => doctor::run(&arguments),
+        Shown::Tune(arguments) => tune::run(&arguments),
+        Shown::Status(arguments) => control::status(&arguments),
+        Shown::Top(arguments) => top::run(&arguments),
+        Shown::Serverstats(arguments) => control::serverstats(&arguments),
+        Shown::Tracking(arguments) => clock::tracking(&arguments),
+        Shown::Sources(arguments) => clock::sources(&arguments),
+        Shown::Ntpdata(arguments) => clock::ntpdata(&arguments),
+        Shown::Clients(arguments) => clients::clients(&arguments),
+        Shown::Reload(place) => control::reload(&place),
+        Shown::Cert(arguments) => match cert::run(arguments) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(EXIT_FAILURE, error),
         },
-        Command::Keys(command) => keys::run(&command),
-        Command::Config(command) => config::run(&command),
-        Command::Generate(arguments) => generate::run(&arguments, Arguments::command()),
-        Command::Role { role } => run_role(role),
+        Shown::Keys(command) => keys::run(&command),
+        Shown::Config(command) => config::run(&command),
     }
 }
 

@@ -16,9 +16,8 @@ use crate::ke::client::{ClientError, Established, Options, RootsError};
 use crate::ke::client::{client_config, establish, roots_from_file, system_roots};
 use crate::ke::exchange::Offer;
 use crate::ke::keys::SessionKeys;
-use crate::limits::{
-    DATAGRAM_BYTES, NTP_PORT, QUERY_SAMPLES_DEFAULT, QUERY_TIMEOUT_SECONDS_DEFAULT,
-};
+use crate::limits::commands::{QUERY_SAMPLES_DEFAULT, QUERY_TIMEOUT_SECONDS_DEFAULT};
+use crate::limits::{DATAGRAM_BYTES, NTP_PORT};
 use crate::wire::ntp::{HEADER_BYTES, Header, Leap, Mode};
 use crate::wire::timestamp::NtpTimestamp;
 

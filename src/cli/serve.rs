@@ -24,17 +24,17 @@ use crate::config::checked::{
 };
 use crate::config::clock::{ChronydAddress, ClockSettings};
 use crate::config::file::{self, FileError};
+use crate::config::hardware::StampingInterfaces;
 use crate::config::log::LogSettings;
 use crate::config::rate_limit;
 use crate::ke::tls::PairError;
-use crate::limits::{
-    CERTIFICATE_VALIDITY_DAYS, EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, EMBEDDED_OBSERVE_PORT,
-    INTERLEAVED_ENTRIES_DEFAULT,
-};
+use crate::limits::commands::{EMBEDDED_KE_PORT, EMBEDDED_NTP_PORT, EMBEDDED_OBSERVE_PORT};
+use crate::limits::{CERTIFICATE_VALIDITY_DAYS, INTERLEAVED_ENTRIES_DEFAULT};
 use crate::net::PortChoice;
 use crate::process::certificates::Certificates;
 use crate::process::chronyd_socket::ChronydSocket;
 use crate::process::control::{Control, ControlError};
+use crate::process::hardware::HardwareClocks;
 use crate::process::key_keeper::{KeeperError, KeyKeeper};
 use crate::process::leap_file::LeapFile;
 use crate::process::log_files::{LogError, LogFiles};
@@ -124,7 +124,8 @@ pub(super) fn run(arguments: &ServeArguments) -> ExitCode {
 }
 
 /// In this order: systemd's sockets, settings and access lists, state directory, keys,
-/// certificates, sockets, the control socket, pages, the supervisor's sandbox, roles. Nothing runs
+/// certificates, sockets, the control socket, pages, clocks of interfaces, the supervisor's sandbox,
+/// roles. Nothing runs
 /// and nothing is printed before all of it is there.
 fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     // First of all: their numbers are theirs only until something else is opened.
@@ -161,8 +162,11 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     let banner =
         Banner { settings: &settings, chain: &chain, cpus: &cpus, ke_processes }.to_string();
     let control = Control::open(&settings.control_socket(), settings.control.mode)?;
-    let pages = Pages::create(keys, &access, cpus.len(), ke_processes).map_err(Error::Pages)?;
-    let responder = responder(&settings, cpus);
+    let pages = Pages::create(keys, &access, cpus.len(), ke_processes, settings.count_networks)
+        .map_err(Error::Pages)?;
+    let responder = responder(&settings, cpus, sockets.nts_sockets());
+    let hardware = HardwareClocks::prepare(&settings.hardware_timestamps);
+    hardware.obstacles().iter().for_each(|it| eprintln!("timeball: warning: {it}"));
     let log_files = LogFiles::make(&settings.log)?;
     let confinement = Confinement::new(settings.sandbox, settings.user.as_deref())?;
     let chronyd = chronyd_socket(&settings.clock);
@@ -182,6 +186,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Error> {
         access,
         control,
         chronyd,
+        hardware,
         log_files,
         confinement,
         responder,
@@ -200,11 +205,13 @@ fn first_chain(certificates: Option<&Certificates>) -> Vec<Description> {
         .unwrap_or_default()
 }
 
-fn responder(settings: &Settings, cpus: Vec<usize>) -> ResponderStart {
+fn responder(settings: &Settings, cpus: Vec<usize>, nts_sockets: usize) -> ResponderStart {
     ResponderStart {
         cpus,
+        nts_sockets,
         port: settings.port,
         busy_poll: settings.udp.busy_poll,
+        hardware_timestamps: settings.udp.hardware_stamps,
         interleaved_entries: settings.interleaved_entries,
         rates: settings.rates.clone(),
     }
@@ -314,11 +321,13 @@ pub(super) fn embedded_settings(listen: &[IpAddr]) -> Result<Settings, Error> {
         profile: Profile::default(),
         ntp_listen: with_port(EMBEDDED_NTP_PORT),
         udp: UdpOptions::default(),
+        hardware_timestamps: StampingInterfaces::None,
         workers: WorkerSettings::default(),
         port: PortChoice::default(),
         access: AccessSettings::default(),
         rates: rate_limit::defaults(),
         interleaved_entries: INTERLEAVED_ENTRIES_DEFAULT,
+        count_networks: false,
         clock: ClockSettings::of(source::suggest().map_err(Error::Clock)?),
         ke: Some(KeSettings::new(
             with_port(EMBEDDED_KE_PORT),

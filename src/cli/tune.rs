@@ -15,7 +15,9 @@ use super::serve::available_cpus;
 use super::{EXIT_FAILURE, EXIT_USAGE, fail};
 use crate::config::checked::UnavailableCpu;
 use crate::host::facts::Host;
-use crate::host::tuning::{Knob, Needs, Standing, knobs, sysctl_file};
+use crate::host::tuning::{
+    INTERRUPT_AFFINITY, Knob, Needs, QUEUES, Setting, Standing, knobs, sysctl_file,
+};
 use crate::sys::file::replace;
 
 #[derive(Debug, Args)]
@@ -41,8 +43,8 @@ pub(super) struct TuneArguments {
 
 const AFTER_HELP: &str = "\
 A restart of the host undoes everything, too. What is as it should be is left alone, so a second run
-changes nothing but the interrupts of queues that the first one made. Most settings are for
-`profile = \"appliance\"` only.
+changes nothing. Most settings are for `profile = \"appliance\"` only;
+/usr/share/doc/timeball/tuning/README.md has each with its reason.
 Exit codes: 0 all is as it should be now, 1 something could not be set or seen, 2 wrong usage.";
 
 /// Why nothing was set.
@@ -87,10 +89,44 @@ fn tune(arguments: &TuneArguments, out: &mut dyn Write) -> Result<bool, Error> {
     let settings = configured(arguments.config.as_deref())?.settings;
     let cpus = settings.workers.place(&available_cpus())?;
     let needs = Needs::of(&settings, &cpus, &host);
+    let of_interrupts = |knob: &Knob| *knob.setting == INTERRUPT_AFFINITY;
+    let (_, first): (Vec<_>, Vec<_>) = knobs(&needs, &host).into_iter().partition(of_interrupts);
+    let mut settled = settle(first, arguments, &host, out)?;
+    // Looked for when queues are as they should be: a queue that was just made has one, too.
+    let second = knobs(&needs, &host).into_iter().filter(of_interrupts);
+    let interrupts = settle(second.collect(), arguments, &host, out)?;
+    if arguments.dry_run && settled.changed.contains(&&QUEUES) {
+        writeln!(out, "would set  {} of queues that this makes", INTERRUPT_AFFINITY.name)?;
+    }
+    settled.all_well &= interrupts.all_well;
+    settled.changed.extend(interrupts.changed);
+    if settled.changed.is_empty() {
+        writeln!(out, "nothing to change")?;
+    } else if !arguments.dry_run {
+        writeln!(out, "undo with  sh {}", arguments.undo.display())?;
+    }
+    Ok(settled.all_well)
+}
+
+/// What has become of some settings.
+struct Settled {
+    /// All are as they should be, or would be.
+    all_well: bool,
+    /// Those that were not, each as often as it is there.
+    changed: Vec<&'static Setting>,
+}
+
+/// Says how `knobs` stand and sets those that are off, behind their undo.
+fn settle(
+    knobs: Vec<Knob>,
+    arguments: &TuneArguments,
+    host: &Host,
+    out: &mut dyn Write,
+) -> Result<Settled, Error> {
     let mut changes = Vec::new();
     let mut all_well = true;
-    for knob in knobs(&needs, &host) {
-        match knob.standing(&host) {
+    for knob in knobs {
+        match knob.standing(host) {
             Standing::Good(now) => writeln!(out, "as it is   {} is {now}", knob.name())?,
             Standing::Absent(why) => writeln!(out, "not here   {why}")?,
             Standing::Hidden(why) => {
@@ -100,22 +136,16 @@ fn tune(arguments: &TuneArguments, out: &mut dyn Write) -> Result<bool, Error> {
             Standing::Off { now, then } => changes.push(Change { knob, now, then }),
         }
     }
-    if changes.is_empty() {
-        writeln!(out, "nothing to change")?;
-        return Ok(all_well);
-    }
-    if !arguments.dry_run {
+    if !arguments.dry_run && !changes.is_empty() {
         // Before anything is changed: what is interrupted can be undone.
-        write_undo(&arguments.undo, &changes, &host)
+        write_undo(&arguments.undo, &changes, host)
             .map_err(|source| Error::Undo { path: arguments.undo.clone(), source })?;
     }
     for change in &changes {
-        all_well &= apply(change, arguments.dry_run, &host, out)?;
+        all_well &= apply(change, arguments.dry_run, host, out)?;
     }
-    if !arguments.dry_run {
-        writeln!(out, "undo with  sh {}", arguments.undo.display())?;
-    }
-    Ok(all_well)
+    let changed = changes.iter().map(|change| change.knob.setting).collect();
+    Ok(Settled { all_well, changed })
 }
 
 fn apply(

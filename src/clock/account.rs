@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::follow::Sample;
+use super::hardware::Translation;
 use super::leap_watch::LeapAccount;
 use super::record::SourceState;
 use super::source::Source;
@@ -30,6 +31,36 @@ pub struct Account {
     pub leap_file: Option<LeapAccount>,
     /// The logs, if any is written.
     pub logs: Option<LogAccount>,
+    /// The clocks of interfaces, if they are to stamp.
+    pub hardware: Vec<HardwareAccount>,
+}
+
+/// How the clock of an interface fares.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HardwareAccount {
+    /// The interface.
+    pub interface: String,
+    /// Its timestamps can be translated.
+    pub is_followed: bool,
+    /// What it gains on `CLOCK_MONOTONIC_RAW`; none while it is not followed.
+    pub frequency_ppm: Option<f64>,
+    /// Error bound of the translation.
+    pub error_bound_seconds: Option<f64>,
+    /// Why the last reading has failed; empty if it has not.
+    pub why: String,
+}
+
+impl HardwareAccount {
+    /// Of an interface whose stamps are translated so.
+    pub fn new(interface: String, translation: Option<&Translation>, why: String) -> Self {
+        Self {
+            interface,
+            is_followed: translation.is_some(),
+            frequency_ppm: translation.map(|translation| -translation.rate * 1e6),
+            error_bound_seconds: translation.map(|it| it.error_nanoseconds * 1e-9),
+            why,
+        }
+    }
 }
 
 /// How the logs fare.

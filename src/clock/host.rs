@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use super::hardware::Anchor;
 use super::record::{ClockRecord, Moment, SourceState};
 use super::{Clock, ClockState, source};
+use crate::limits::hardware::ANCHOR_NANOSECONDS_MAX;
 use crate::limits::{
     CLOCK_LOOK_INTERVAL, CLOCK_STEP_MIN_SECONDS, LEAP_LOOK, MOMENT_ATTEMPTS, PRECISION_READINGS,
 };
@@ -107,6 +109,29 @@ pub fn moment() -> Moment {
         before = after;
     }
     Moment { system: realtime(), since_boot: before }
+}
+
+/// Where the system's clock and `CLOCK_MONOTONIC_RAW` stand. A process that is kept from running
+/// between the readings reads again, and takes the quickest.
+pub fn anchor() -> Anchor {
+    let mut quickest = (i64::MAX, Anchor { monotonic: 0, system: 0 });
+    for _ in 0..MOMENT_ATTEMPTS {
+        let before = nanoseconds(ClockId::MonotonicRaw);
+        let system = nanoseconds(ClockId::Realtime);
+        let took = nanoseconds(ClockId::MonotonicRaw).wrapping_sub(before);
+        if took < quickest.0 {
+            quickest = (took, Anchor { monotonic: before.wrapping_add(took / 2), system });
+        }
+        if took <= ANCHOR_NANOSECONDS_MAX {
+            break;
+        }
+    }
+    quickest.1
+}
+
+fn nanoseconds(clock: ClockId) -> i64 {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(clock);
+    tv_sec.wrapping_mul(1_000_000_000).wrapping_add(tv_nsec)
 }
 
 /// log₂ of the shortest time between two readings that differ (RFC 5905 section 7.3, "precision").

@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod follow;
+pub mod hardware;
 pub mod host;
 pub mod leap;
 pub mod leap_list;

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use super::raw::ConfigError;
-use crate::limits::SOCKETS_PER_WORKER;
+use crate::limits::ADDRESSES_MAX;
 
 /// The addresses of a list: at least one, and no more than a worker can serve.
 pub(super) fn addresses(
@@ -15,8 +15,8 @@ pub(super) fn addresses(
     default_port: u16,
 ) -> Result<Vec<SocketAddr>, ConfigError> {
     let count = list.get_ref().len();
-    if !(1..=SOCKETS_PER_WORKER).contains(&count) {
-        let what = format!("listen needs 1 to {SOCKETS_PER_WORKER} addresses, not {count}");
+    if !(1..=ADDRESSES_MAX).contains(&count) {
+        let what = format!("listen needs 1 to {ADDRESSES_MAX} addresses, not {count}");
         return Err(ConfigError::at(text, list, what));
     }
     list.get_ref().iter().map(|item| address(text, item, default_port)).collect()

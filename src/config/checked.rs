@@ -11,6 +11,7 @@ use toml::Spanned;
 use super::access::{self, AccessSettings};
 use super::address::{address, addresses, wildcards};
 use super::clock::{self, ClockSettings};
+use super::hardware::{self, StampingInterfaces};
 pub use super::ke::{KeSettings, PairFiles};
 use super::log::{self, LogSettings};
 pub use super::raw::Profile;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub ntp_listen: Vec<SocketAddr>,
     /// How their sockets are.
     pub udp: UdpOptions,
+    /// Interfaces whose own timestamps are used.
+    pub hardware_timestamps: StampingInterfaces,
     /// Who answers there.
     pub workers: WorkerSettings,
     /// How datagrams come and go.
@@ -45,6 +48,8 @@ pub struct Settings {
     pub rates: RateLimits,
     /// Pairs of timestamps that each worker keeps for interleaved mode; 0 switches it off.
     pub interleaved_entries: usize,
+    /// Workers count the networks that ask most.
+    pub count_networks: bool,
     /// Where the time comes from.
     pub clock: ClockSettings,
     /// Key establishment; without it the server answers plain NTP only.
@@ -180,11 +185,13 @@ fn check(text: &str, raw: Raw) -> Result<Settings, ConfigError> {
         profile,
         ntp_listen,
         udp: udp(text, &raw.ntp, profile)?,
+        hardware_timestamps: hardware::check(text, &raw.ntp)?,
         workers: workers(text, &raw.ntp)?,
         port: raw.ntp.port.unwrap_or_default(),
         access: access::check(text, &raw.access)?,
         rates: rate_limit::check(text, &raw.rate_limit)?,
         interleaved_entries: interleaved::entries(text, &raw.interleaved)?,
+        count_networks: raw.ntp.count_networks.unwrap_or(false),
         clock,
         ke: ke::check(text, &raw.ke)?,
         rotation: rotation(text, &raw.keys)?,
@@ -285,6 +292,7 @@ fn udp(text: &str, raw: &raw::RawNtp, profile: Profile) -> Result<UdpOptions, Co
             )?
             .into(),
         ),
+        hardware_stamps: hardware::check(text, raw)? != StampingInterfaces::None,
         dscp: number(&raw.dscp, 0..=63, "dscp", default.dscp.into())? as u8,
         receive_buffer_bytes: number(
             &raw.receive_buffer_bytes,
@@ -298,7 +306,7 @@ fn udp(text: &str, raw: &raw::RawNtp, profile: Profile) -> Result<UdpOptions, Co
 
 /// What the kernel takes for a name, netdevice(7): shorter than `IFNAMSIZ`, without what would make
 /// it a path or two words.
-fn is_interface_name(name: &str) -> bool {
+pub(super) fn is_interface_name(name: &str) -> bool {
     (1..libc::IFNAMSIZ).contains(&name.len())
         && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
 }

@@ -117,7 +117,18 @@ pub const KEYS: &[Key] = &[
         help: &[
             "How long a worker without requests polls its interface's queue before it sleeps, 0 to",
             "1000. For processors that do nothing else; needs CAP_NET_ADMIN, port mmsg and an",
-            "interface set up for it (tuning/README.md). Default 0, in profile \"appliance\" 50.",
+            "interface set up for it (`timeball tune`). Default 0, in profile \"appliance\" 50.",
+        ],
+    },
+    Key {
+        section: "ntp",
+        name: "hardware_timestamps",
+        sample: "[\"eth0\"]",
+        is_default: false,
+        help: &[
+            "Interfaces whose own clocks stamp requests and replies, at most 8, or \"*\" for all that",
+            "can. Needs CAP_NET_ADMIN and /dev/ptp* at the start. Where something is missing, a line",
+            "says so, and the kernel's timestamps are used. Default: none.",
         ],
     },
     Key {
@@ -148,6 +159,17 @@ pub const KEYS: &[Key] = &[
         help: &[
             "Send buffer of each socket, 4096 to 536870912: replies that wait for the interface.",
             "Beyond net.core.wmem_max it needs CAP_NET_ADMIN, and is capped without.",
+        ],
+    },
+    Key {
+        section: "ntp",
+        name: "count_networks",
+        sample: "false",
+        is_default: true,
+        help: &[
+            "Count requests by the network that they come from, an IPv4 /24 or an IPv6 /48, for",
+            "`timeball clients`, which shows those that asked most in the last 10 to 20 minutes.",
+            "96 KiB a worker, whatever comes. Metrics and logs never name a network.",
         ],
     },
     Key {

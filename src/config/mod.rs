@@ -7,6 +7,7 @@ pub mod checked;
 pub mod clock;
 pub mod cpus;
 pub mod file;
+pub mod hardware;
 pub mod import;
 mod interleaved;
 pub mod ke;

@@ -60,9 +60,11 @@ pub(super) struct RawNtp {
     pub(super) port: Option<PortChoice>,
     pub(super) bind_device: Option<Spanned<String>>,
     pub(super) busy_poll_microseconds: Option<Spanned<i64>>,
+    pub(super) hardware_timestamps: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) dscp: Option<Spanned<i64>>,
     pub(super) receive_buffer_bytes: Option<Spanned<i64>>,
     pub(super) send_buffer_bytes: Option<Spanned<i64>>,
+    pub(super) count_networks: Option<bool>,
 }
 
 /// Section `access`.

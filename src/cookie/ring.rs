@@ -58,6 +58,11 @@ impl KeyRing {
         self.keys.iter().find(|key| key.id() == id)
     }
 
+    /// The place of the key with this identifier among all four, oldest first.
+    pub fn place(&self, id: u32) -> Option<usize> {
+        self.keys.iter().position(|key| key.id() == id)
+    }
+
     /// The key that makes cookies.
     pub fn current(&self) -> &MasterKey {
         &self.keys[CURRENT]

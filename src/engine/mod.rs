@@ -165,7 +165,7 @@ impl Engine {
         }
         observer.done(Stage::Parse);
         unlock::unlock(parsed, batch, keys, crypto, &mut verdicts, unlocked);
-        let cookies_opened = unlocked.len();
+        counters.count_opened(unlocked);
         if let Some(limiter) = &mut limiter {
             limiter.expect_nts(batch, unlocked);
         }
@@ -183,7 +183,7 @@ impl Engine {
         observer.done(Stage::Seal);
 
         let leaked = limiter.map_or(0, |limiter| limiter.take_leaked());
-        counters.count(&verdicts, cookies_opened, renewed, interleaved, leaked);
+        counters.count(&verdicts, renewed, interleaved, leaked);
         verdicts
     }
 

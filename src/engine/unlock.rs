@@ -19,6 +19,7 @@ use crate::wire::nts::NtsFields;
 pub(super) struct Unlocked {
     request: Parsed,
     algorithm: Algorithm,
+    key_place: u8,
 }
 
 impl Unlocked {
@@ -29,6 +30,11 @@ impl Unlocked {
     /// The client's AEAD.
     pub(super) fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// The place of its cookie's master key in the ring, oldest first.
+    pub(super) fn key_place(&self) -> usize {
+        usize::from(self.key_place)
     }
 }
 
@@ -54,16 +60,20 @@ pub(super) fn unlock(
     let mut clients = crypto.client_keys.iter_mut().enumerate();
     for request in parsed {
         let cookie = &batch[request.place()].bytes[request.fields().cookie.range()];
-        let master = format::key_id(cookie).and_then(|id| keys.find(id));
-        let sealed = master.and_then(|key| Some((key, format::split(cookie, key.algorithm())?)));
-        let Some((key, sealed)) = sealed else {
+        let key_place = format::key_id(cookie).and_then(|id| keys.place(id));
+        let sealed = key_place.and_then(|place| {
+            let key = &keys.keys()[place];
+            Some((place, key, format::split(cookie, key.algorithm())?))
+        });
+        let Some((key_place, key, sealed)) = sealed else {
             refused.insert_if(true, request.place());
             continue;
         };
         let (_, client) = clients
             .find(|(place, _)| *place == request.place())
             .expect("lanes are in the order of the batch");
-        unlocked.push(Unlocked { request: *request, algorithm: sealed.client });
+        let (algorithm, key_place) = (sealed.client, key_place as u8);
+        unlocked.push(Unlocked { request: *request, algorithm, key_place });
         jobs.push(CookieOpen {
             key,
             nonce: sealed.nonce,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::sys::adjtimex::{self, KernelClock};
+use crate::sys::interface::{self, StampingAbilities, StampingMode};
 use crate::sys::uring::{self, Obstacle};
 
 /// One host.
@@ -23,6 +24,8 @@ pub trait Kernel {
     fn ring(&self) -> Result<(), Obstacle>;
     /// The addresses of a name.
     fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>>;
+    /// What an interface can stamp, and, if it says, what it does.
+    fn stamping(&self, interface: &str) -> io::Result<(StampingAbilities, Option<StampingMode>)>;
 }
 
 /// The one that this program runs on.
@@ -39,6 +42,10 @@ impl Kernel for RunningKernel {
 
     fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         Ok((name, 0).to_socket_addrs()?.map(|address: SocketAddr| address.ip()).collect())
+    }
+
+    fn stamping(&self, interface: &str) -> io::Result<(StampingAbilities, Option<StampingMode>)> {
+        Ok((interface::stamping_abilities(interface)?, interface::stamping_mode(interface).ok()))
     }
 }
 
@@ -168,6 +175,21 @@ pub(crate) mod tests {
                 "time.example.org" => Ok(vec![IpAddr::from([192, 0, 2, 2])]),
                 "other.example.org" => Ok(vec![IpAddr::from([198, 51, 100, 7])]),
                 _ => Err(io::ErrorKind::NotFound.into()),
+            }
+        }
+
+        /// eth1 stamps by the clock 1, eth0 has none, and there are no others.
+        fn stamping(&self, name: &str) -> io::Result<(StampingAbilities, Option<StampingMode>)> {
+            let receive_filter = libc::HWTSTAMP_FILTER_ALL;
+            let mode = StampingMode { transmit_type: libc::HWTSTAMP_TX_ON, receive_filter };
+            let (transmit_types, receive_filters) = (1 << mode.transmit_type, 1 << receive_filter);
+            match name {
+                "eth0" => Ok((StampingAbilities::default(), None)),
+                "eth1" => {
+                    let clock = Some(1);
+                    Ok((StampingAbilities { clock, transmit_types, receive_filters }, Some(mode)))
+                }
+                _ => Err(io::Error::from_raw_os_error(libc::ENODEV)),
             }
         }
     }

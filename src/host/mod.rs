@@ -9,4 +9,5 @@
 
 pub mod facts;
 pub mod network;
+pub mod stamping;
 pub mod tuning;

@@ -16,6 +16,9 @@ use crate::limits::commands::{
 };
 use crate::limits::{KE_BACKLOG, RECEIVE_BUFFER_BYTES_DEFAULT, SEND_BUFFER_BYTES_DEFAULT};
 
+/// Where packages put the document that has every setting with its effect and its undo.
+pub const README: &str = "/usr/share/doc/timeball/tuning/README.md";
+
 /// A setting, and why it matters.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Setting {
@@ -409,9 +412,11 @@ fn first_number(text: &str, key: &str) -> Option<u64> {
 /// default buffers.
 pub fn sysctl_file() -> String {
     let mut text = String::from(
-        "# Settings of the kernel for timeball; tuning/README.md has the undo. This file is \
-         printed\n# by `timeball tune --print-sysctl`.\n",
+        "# Settings of the kernel for timeball, printed by `timeball tune --print-sysctl`. The \
+         undo is in\n# ",
     );
+    text.push_str(README);
+    text.push_str(".\n");
     for (setting, value) in [
         (&RECEIVE_BUFFER, u64::from(RECEIVE_BUFFER_BYTES_DEFAULT)),
         (&SEND_BUFFER, u64::from(SEND_BUFFER_BYTES_DEFAULT)),

@@ -18,6 +18,29 @@ pub const ACCESS_FILE_BYTES_MAX: u64 = 1 << 26;
 /// Networks that can be exempt from limits: a handful of proxies and translators, and this host.
 pub const UNLIMITED_NETWORKS_MAX: usize = 64;
 
+// Networks that ask most (src/page/busiest.rs)
+
+/// Bits of an IPv4 network that is counted: the longest prefix that is announced, and short enough
+/// to name nobody.
+pub const BUSIEST_IPV4_BITS: u8 = 24;
+
+/// The same of IPv6: what one site is given.
+pub const BUSIEST_IPV6_BITS: u8 = 48;
+
+/// Sets of networks that a worker counts. With their places and two periods they take 96 KiB. One
+/// network in 2048 requests is likely to be seen through any flood.
+pub const BUSIEST_SETS: usize = 256;
+
+/// Places in a set: a cache line of networks.
+pub const BUSIEST_SET_NETWORKS: usize = 8;
+
+/// How long one table is counted in; the one before it is shown, too. Long enough that clients with
+/// the usual poll of 64 s are seen by their rate, short enough for what happens now.
+pub const BUSIEST_PERIOD: Duration = Duration::from_secs(600);
+
+/// Networks that are told: what a person reads, and an answer of a few kilobytes.
+pub const BUSIEST_TOLD: usize = 32;
+
 // Rate limits (src/engine/rate)
 
 /// Answers to plain requests that one IPv4 address or IPv6 /64 may have of one worker, unless

@@ -1,4 +1,4 @@
-//! The numbers of `timeball check`, `doctor`, `top` and `tune`.
+//! The numbers of the command line.
 
 use std::time::Duration;
 
@@ -87,3 +87,38 @@ pub const TUNING_FLUSH_NANOSECONDS: u64 = 5_000_000;
 /// How long requests may wait in an interface for more of them: no longer than clients of a local
 /// network see anyway.
 pub const TUNING_COALESCE_MICROSECONDS: u64 = 10;
+
+// Configurations of other servers (src/config/import)
+
+/// Files that include each other: chrony's own limit.
+pub const IMPORT_INCLUDE_DEPTH_MAX: usize = 10;
+
+/// The port that a followed daemon gets: one that needs no right and that nothing else is known to
+/// have; it is that of the documents' examples.
+pub const IMPORT_FOLLOWED_PORT: u16 = 11_123;
+
+/// Characters of a directive in a comment: a list of networks may be longer than anybody reads.
+pub const IMPORT_DIRECTIVE_COLUMNS: usize = 80;
+
+/// How often ntpd-rs makes a key if it is not told, and how many old ones it keeps, ntp.toml(5).
+pub const IMPORT_NTPD_RS_ROTATION: Duration = Duration::from_secs(86_400);
+
+/// See [`IMPORT_NTPD_RS_ROTATION`].
+pub const IMPORT_NTPD_RS_STALE_KEYS: u64 = 7;
+
+// The command line (src/cli)
+
+/// UDP port of `serve` without a configuration: free for every user, and 123 to the eye.
+pub const EMBEDDED_NTP_PORT: u16 = 11_123;
+
+/// TCP port of `serve` without a configuration: the same with 4460.
+pub const EMBEDDED_KE_PORT: u16 = 14_460;
+
+/// TCP port of the status page of `serve` without a configuration: the same with 9975.
+pub const EMBEDDED_OBSERVE_PORT: u16 = 19_975;
+
+/// Samples that `query` takes unless told: enough to see that they agree.
+pub const QUERY_SAMPLES_DEFAULT: u32 = 3;
+
+/// How long `query` waits for each step, unless told.
+pub const QUERY_TIMEOUT_SECONDS_DEFAULT: u64 = 5;

@@ -1,10 +1,9 @@
 //! The mmsg port: the kernel's sockets through `recvmmsg` and `sendmmsg`.
 //!
 //! The port to read first, and the one that works everywhere. One batch comes from one socket; the
-//! sockets take turns. A batch is small until it comes full, and twice as large then: few replies
-//! at a time leave nearer to their transmit timestamps, many cost less. When none has a datagram
-//! the port asks on for a while, if it is told to, and then waits in `poll` until one has, until
-//! the next sweep is due, or until it is woken to stop.
+//! sockets take turns (`turns`). When none has a datagram the port asks on for a while, if
+//! it is told to, and then waits in `poll` until one has, until the next sweep is due, or until it
+//! is woken to stop.
 
 use std::io;
 use std::net::UdpSocket;
@@ -14,13 +13,14 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::hardware::Translator;
 use super::lend::{DropCounts, lend};
 use super::stamps::Stamps;
+use super::turns::Turns;
 use super::{Batch, Departed, Port, PortCounters};
 use crate::engine::batch::Verdicts;
 use crate::limits::{
-    BATCH_DATAGRAMS, BATCH_DATAGRAMS_FIRST, DATAGRAM_BYTES, SEND_BUFFER_WAIT, SOCKETS_PER_WORKER,
-    SWEEP_INTERVAL,
+    BATCH_DATAGRAMS, DATAGRAM_BYTES, SEND_BUFFER_WAIT, SOCKETS_PER_WORKER, SWEEP_INTERVAL,
 };
 use crate::sys::message::{Envelope, Payload};
 use crate::sys::mmsg::{self, Outgoing};
@@ -31,16 +31,17 @@ pub struct MmsgPort {
     sockets: Vec<UdpSocket>,
     drop_counts: DropCounts,
     stamps: Stamps,
+    /// For timestamps of interfaces, if they are wanted.
+    hardware: Option<Translator>,
     /// Readable when the worker shall stop.
     wake: OwnedFd,
     /// How long it asks on before it waits.
     busy_poll: Duration,
     payloads: Box<[Payload; BATCH_DATAGRAMS]>,
     envelopes: Box<[Envelope; BATCH_DATAGRAMS]>,
-    /// The socket that the batch came from; the next one is asked first for the next batch.
+    turns: Turns,
+    /// The socket that the batch came from.
     turn: usize,
-    /// How many datagrams the next batch takes at the most.
-    most: usize,
     received: usize,
     counters: PortCounters,
 }
@@ -57,27 +58,40 @@ impl MmsgPort {
         Self {
             drop_counts: DropCounts::of(&sockets),
             stamps: Stamps::of(&sockets),
+            hardware: None,
+            turns: Turns::new(sockets.len(), 0),
             sockets,
             wake,
             busy_poll,
             payloads: Box::new([[0; DATAGRAM_BYTES]; BATCH_DATAGRAMS]),
             envelopes: Box::new([Envelope::EMPTY; BATCH_DATAGRAMS]),
             turn: 0,
-            most: BATCH_DATAGRAMS_FIRST,
             received: 0,
             counters: PortCounters::default(),
         }
     }
 
+    /// With timestamps of interfaces.
+    #[must_use]
+    pub fn with_hardware(mut self, translator: Option<Translator>) -> Self {
+        self.hardware = translator;
+        self
+    }
+
+    /// Lets the first `count` sockets go before the others: NTS requests come to them.
+    #[must_use]
+    pub fn with_nts_sockets(self, count: usize) -> Self {
+        Self { turns: Turns::new(self.sockets.len(), count), ..self }
+    }
+
     /// Asks each socket once, in turn.
     fn try_recv(&mut self) -> usize {
-        for _ in 0..self.sockets.len() {
-            self.turn = (self.turn + 1) % self.sockets.len();
-            let socket = self.sockets[self.turn].as_fd();
-            let payloads = &mut self.payloads[..self.most];
-            match mmsg::recv(socket, payloads, &mut *self.envelopes) {
+        for (place, most) in self.turns.order() {
+            self.turn = place;
+            let socket = self.sockets[place].as_fd();
+            match mmsg::recv(socket, &mut self.payloads[..most], &mut *self.envelopes) {
                 Ok(received) => {
-                    self.most = next_most(self.most, received);
+                    self.turns.took(place, received);
                     return received;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -139,7 +153,7 @@ impl Port for MmsgPort {
     fn batch(&mut self) -> Batch<'_> {
         let received = self.payloads.iter_mut().zip(&mut *self.envelopes).take(self.received);
         let received = received.map(|(payload, envelope)| (self.turn, payload, envelope));
-        lend(received, &mut self.drop_counts, &mut self.counters)
+        lend(received, &mut self.drop_counts, &mut self.counters, self.hardware.as_mut())
     }
 
     fn send(&mut self, verdicts: &Verdicts) {
@@ -190,7 +204,7 @@ impl Port for MmsgPort {
     }
 
     fn departed(&mut self) -> &[Departed] {
-        self.stamps.collect(&self.sockets, &mut self.counters)
+        self.stamps.collect(&self.sockets, &mut self.counters, self.hardware.as_mut())
     }
 
     fn counters(&self) -> PortCounters {
@@ -198,41 +212,8 @@ impl Port for MmsgPort {
     }
 }
 
-/// How many datagrams a batch takes at the most after one that took `received` of `most`.
-fn next_most(most: usize, received: usize) -> usize {
-    let next = if received == most {
-        2 * most
-    } else if received < most / 2 {
-        most / 2
-    } else {
-        most
-    };
-    next.clamp(BATCH_DATAGRAMS_FIRST, BATCH_DATAGRAMS)
-}
-
 /// Bounded: an interface that takes nothing must not stop the worker from serving the others.
 fn wait_for_send_buffer(socket: &UdpSocket) {
     let timeout = Timespec { tv_sec: 0, tv_nsec: SEND_BUFFER_WAIT.subsec_nanos().into() };
     let _ = poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&timeout));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_grow_while_they_come_full_and_shrink_again() {
-        let mut most = BATCH_DATAGRAMS_FIRST;
-        for _ in 0..BATCH_DATAGRAMS {
-            let next = next_most(most, most);
-            assert!(next == 2 * most || most == BATCH_DATAGRAMS);
-            most = next;
-        }
-        assert_eq!(most, BATCH_DATAGRAMS);
-        assert_eq!(next_most(most, most - 1), most, "nearly full");
-        for _ in 0..BATCH_DATAGRAMS {
-            most = next_most(most, 1);
-        }
-        assert_eq!(most, BATCH_DATAGRAMS_FIRST);
-    }
 }

@@ -4,11 +4,13 @@
 //! kernel's sockets, [`memory`] for tests. [`worker::Worker::run`] drives any of them by the same
 //! four verbs.
 
+pub mod hardware;
 pub mod latest;
 mod lend;
 pub mod memory;
 pub mod mmsg;
 mod stamps;
+mod turns;
 pub mod uring;
 pub mod worker;
 
@@ -63,6 +65,11 @@ pub trait Port {
 pub struct PortCounters {
     /// Datagrams without a kernel timestamp; the time of their receive call was taken instead.
     pub receive_timestamps_missing: u64,
+    /// Datagrams whose arrival is by their interface's clock.
+    pub receive_timestamps_hardware: u64,
+    /// Datagrams that have a timestamp of their interface that could not be translated: its clock
+    /// is not followed, or was stepped, or contradicts the kernel's timestamp, which stands then.
+    pub receive_timestamps_hardware_refused: u64,
     /// Datagrams that the kernel dropped at a socket: its receive buffer was full, or a checksum
     /// was wrong (`SO_RXQ_OVFL`). A drop is told of by the datagram that is queued after it.
     pub receive_drops: u64,
@@ -79,14 +86,20 @@ pub struct PortCounters {
     pub transmit_timestamps: u64,
     /// Replies whose departure it did not tell in time; the predicted one stands then.
     pub transmit_timestamps_missing: u64,
+    /// Replies whose departure is by their interface's clock; they are among those that were told.
+    pub transmit_timestamps_hardware: u64,
+    /// Replies that their interface has stamped, without a translation, as with arrivals.
+    pub transmit_timestamps_hardware_refused: u64,
     /// What else was in an error queue: errors, and timestamps that nobody waits for.
     pub error_queue_strays: u64,
 }
 
 impl PortCounters {
     /// Names of all counters, in the order of [`PortCounters::values`].
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 13] = [
         "receive_timestamps_missing",
+        "receive_timestamps_hardware",
+        "receive_timestamps_hardware_refused",
         "receive_errors",
         "receive_drops",
         "buffers_exhausted",
@@ -94,6 +107,8 @@ impl PortCounters {
         "send_buffer_full",
         "transmit_timestamps",
         "transmit_timestamps_missing",
+        "transmit_timestamps_hardware",
+        "transmit_timestamps_hardware_refused",
         "error_queue_strays",
     ];
 
@@ -102,6 +117,8 @@ impl PortCounters {
         // Every field by its name: a new one cannot be forgotten here.
         let Self {
             receive_timestamps_missing,
+            receive_timestamps_hardware,
+            receive_timestamps_hardware_refused,
             receive_errors,
             receive_drops,
             buffers_exhausted,
@@ -109,10 +126,14 @@ impl PortCounters {
             send_buffer_full,
             transmit_timestamps,
             transmit_timestamps_missing,
+            transmit_timestamps_hardware,
+            transmit_timestamps_hardware_refused,
             error_queue_strays,
         } = self;
         [
             receive_timestamps_missing,
+            receive_timestamps_hardware,
+            receive_timestamps_hardware_refused,
             receive_errors,
             receive_drops,
             buffers_exhausted,
@@ -120,6 +141,8 @@ impl PortCounters {
             send_buffer_full,
             transmit_timestamps,
             transmit_timestamps_missing,
+            transmit_timestamps_hardware,
+            transmit_timestamps_hardware_refused,
             error_queue_strays,
         ]
     }

@@ -7,6 +7,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd as _, OwnedFd};
 
+use super::hardware::Translator;
 use super::lend::{DropCounts, lend};
 use super::stamps::Stamps;
 use super::{Batch, Departed, Port, PortCounters};
@@ -20,6 +21,8 @@ pub struct UringPort {
     sockets: Vec<UdpSocket>,
     drop_counts: DropCounts,
     stamps: Stamps,
+    /// For timestamps of interfaces, if they are wanted.
+    hardware: Option<Translator>,
     counters: PortCounters,
 }
 
@@ -50,11 +53,19 @@ impl UringPort {
                 ring,
                 drop_counts: DropCounts::of(&sockets),
                 stamps: Stamps::of(&sockets),
+                hardware: None,
                 sockets,
                 counters: PortCounters::default(),
             }),
             Err(reason) => Err(UringUnavailable { reason, sockets, wake }),
         }
+    }
+
+    /// With timestamps of interfaces.
+    #[must_use]
+    pub fn with_hardware(mut self, translator: Option<Translator>) -> Self {
+        self.hardware = translator;
+        self
     }
 
     /// Takes what has completed, up to a batch of datagrams. Whether the port was woken.
@@ -99,7 +110,8 @@ impl Port for UringPort {
     }
 
     fn batch(&mut self) -> Batch<'_> {
-        lend(self.ring.letters(), &mut self.drop_counts, &mut self.counters)
+        let Self { ring, drop_counts, counters, hardware, .. } = self;
+        lend(ring.letters(), drop_counts, counters, hardware.as_mut())
     }
 
     /// Unlike the mmsg port this one does not wait for room in a full send buffer: what became of
@@ -119,7 +131,7 @@ impl Port for UringPort {
 
     /// Off the error queues of the sockets, beside the ring: its own receives cannot read them.
     fn departed(&mut self) -> &[Departed] {
-        self.stamps.collect(&self.sockets, &mut self.counters)
+        self.stamps.collect(&self.sockets, &mut self.counters, self.hardware.as_mut())
     }
 
     fn counters(&self) -> PortCounters {

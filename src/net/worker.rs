@@ -1,7 +1,7 @@
 //! The worker loop: recv, answer, send, sweep.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use crossbeam::utils::CachePadded;
@@ -16,6 +16,7 @@ use crate::engine::Engine;
 use crate::engine::batch::Verdicts;
 use crate::engine::terms::Terms;
 use crate::limits::{BATCH_DATAGRAMS, LATENCY_UNITS_MAX, WORKER_DRAIN_WAIT};
+use crate::page::busiest::BusiestWriter;
 use crate::page::histogram::{BATCH, LATENCY, batch_bucket, latency_bucket};
 use crate::page::key::SharedRing;
 use crate::page::stats::{StatsWriter, WorkerCounters};
@@ -29,6 +30,7 @@ pub struct Worker {
     keys: SharedRing,
     nonces: NonceGenerator,
     stats: StatsWriter<WorkerCounters<'static>>,
+    busiest: Option<BusiestWriter>,
     /// When the last batch was sent.
     sent: NtpTimestamp,
     processor_time: ProcessorTime,
@@ -48,7 +50,13 @@ impl Worker {
     ) -> Self {
         let terms = Publisher::new(Terms::default()).follower();
         let (sent, processor_time) = (NtpTimestamp::ZERO, ProcessorTime::default());
-        Self { engine, terms, clock, keys, nonces, stats, sent, processor_time }
+        Self { engine, terms, clock, keys, nonces, stats, busiest: None, sent, processor_time }
+    }
+
+    /// Counts the networks that ask most, if there is a page for it.
+    #[must_use]
+    pub fn with_busiest(self, busiest: Option<BusiestWriter>) -> Self {
+        Self { busiest, ..self }
     }
 
     /// With these terms, and those that come after them.
@@ -90,6 +98,9 @@ impl Worker {
     pub fn answer<P: Port>(&mut self, port: &mut P) {
         let mut batch = port.batch();
         let arrivals: Arrivals = batch.iter().map(|datagram| datagram.arrival).collect();
+        if let Some(busiest) = &mut self.busiest {
+            batch.iter().for_each(|datagram| busiest.count(datagram.source.ip()));
+        }
         self.adopt_news();
         // After the batch has come: whatever key its cookies were made with, it is published.
         let keys = self.keys.latest();
@@ -134,6 +145,9 @@ impl Worker {
             processor_nanoseconds: self.processor_time.nanoseconds,
         };
         self.stats.publish(&counters);
+        if let Some(busiest) = &mut self.busiest {
+            busiest.turn(Duration::from_secs(self.clock.steady().to_bits() >> 32));
+        }
         if received == 0 {
             self.engine.wipe();
             self.keys.latest();

@@ -94,7 +94,8 @@ mod tests {
             "ntp_listen": [], "worker_cpus": [], "workers": [], "ke_listen": ["127.0.0.1:4460"],
             "clock": {
                 "source": "kernel", "followed": null, "source_state": "synchronised", "why": "",
-                "leap": "none", "stratum": 3, "root_dispersion_seconds": 0.001,
+                "leap": "none", "stratum": 3, "root_delay_seconds": 0.0,
+                "root_dispersion_seconds": 0.001,
                 "holdover_left_seconds": 3600.0,
                 "kernel_is_synchronised": true, "kernel_error_bound_seconds": 0.001,
             },

@@ -6,12 +6,16 @@ use std::fmt::Display;
 use super::exposition::Kind::{Counter, Gauge, Histogram};
 use super::exposition::{Exposition, Labels};
 use super::facts::{Facts, Standing};
+use crate::clock::account::leap_name;
+use crate::clock::leap_watch::LeapAccount;
 use crate::engine::outcome::Outcome;
 use crate::ke::counters::Counters as KeCounters;
+use crate::limits::{COOKIES_PER_REPLY, RING_KEYS};
 use crate::net::PortCounters;
 use crate::page::stats::{StatsPage, WorkerCounters};
 use crate::process::clock_status::ClockStatus;
 use crate::process::status::{CertificateStatus, KeysStatus, ProcessStatus, Status};
+use crate::wire::ntp::Leap;
 
 /// All metrics as text. Before the supervisor's first word those that come from it are missing.
 pub fn render(facts: &Facts) -> String {
@@ -28,6 +32,7 @@ pub fn render(facts: &Facts) -> String {
         certificates(&mut out, &status.certificates);
         out.metric("timeball_ready", Gauge, "Whether clients get what is promised (/health).")
             .sample(&[], u8::from(status.health.ready));
+        system_aliases(&mut out, status);
     }
     aliases(&mut out, facts.workers());
     out.into_text()
@@ -50,9 +55,8 @@ fn workers(out: &mut Exposition, pages: &[WorkerPage], standing: Option<&Standin
             out.sample(&[("worker", &worker)], page.total(counted));
         }
     };
-    let opened = "Cookies of requests that opened under a master key.";
-    counter("timeball_ntp_cookies_opened_total", "cookies_opened", opened);
-    counter("timeball_ntp_cookies_issued_total", "cookies_issued", "Cookies in replies.");
+    let issued = "Cookies in replies, all under the current master key.";
+    counter("timeball_ntp_cookies_issued_total", "cookies_issued", issued);
     let interleaved = "Replies in interleaved mode, of those that were answered.";
     counter("timeball_ntp_interleaved_total", "answered_interleaved", interleaved);
     let leaked = "Requests beyond a rate limit that were answered all the same.";
@@ -60,6 +64,18 @@ fn workers(out: &mut Exposition, pages: &[WorkerPage], standing: Option<&Standin
     for (metric, counted, help) in PORT {
         counter(metric, counted, help);
     }
+    let mut split = |metric, help, label, values: &[(&str, &str)]| {
+        out.metric(metric, Counter, help);
+        for (worker, page) in pages.iter().enumerate() {
+            for (value, counted) in values {
+                out.sample(&[("worker", &worker), (label, value)], page.total(counted));
+            }
+        }
+    };
+    let opened = "Cookies of requests that opened, by the age of their master key then.";
+    split("timeball_ntp_cookies_opened_total", opened, "slot", &OPENED);
+    let replies = "Authenticated replies, kisses among them, by the client's AEAD.";
+    split("timeball_ntp_nts_replies_total", replies, "aead", &REPLIES);
     let Some(Standing { status, .. }) = standing else { return };
     let cpu = "Processor time of each worker's thread.";
     out.metric("timeball_ntp_worker_cpu_seconds_total", Counter, cpu);
@@ -77,6 +93,21 @@ fn workers(out: &mut Exposition, pages: &[WorkerPage], standing: Option<&Standin
     }
 }
 
+/// Master keys of the ring by their age, and what is counted of each.
+const OPENED: [(&str, &str); RING_KEYS] = [
+    ("previous 2", "cookies_opened_previous_2"),
+    ("previous 1", "cookies_opened_previous_1"),
+    ("current", "cookies_opened_current"),
+    ("next", "cookies_opened_next"),
+];
+
+/// AEADs, and what is counted of each.
+const REPLIES: [(&str, &str); 3] = [
+    ("AES-SIV-CMAC-256", "replies_siv_256"),
+    ("AES-SIV-CMAC-512", "replies_siv_512"),
+    ("AES-128-GCM-SIV", "replies_gcm_siv"),
+];
+
 /// What a port counts: metric, counter, help.
 const PORT: [(&str, &str, &str); PortCounters::NAMES.len()] = [
     (
@@ -89,6 +120,16 @@ const PORT: [(&str, &str, &str); PortCounters::NAMES.len()] = [
         "timeball_ntp_receive_timestamps_missing_total",
         "receive_timestamps_missing",
         "Datagrams without a timestamp of the kernel.",
+    ),
+    (
+        "timeball_ntp_receive_timestamps_hardware_total",
+        "receive_timestamps_hardware",
+        "Datagrams whose arrival is by their interface's clock.",
+    ),
+    (
+        "timeball_ntp_receive_timestamps_hardware_refused_total",
+        "receive_timestamps_hardware_refused",
+        "Datagrams with a timestamp of their interface that could not be translated.",
     ),
     (
         "timeball_ntp_buffers_exhausted_total",
@@ -110,6 +151,16 @@ const PORT: [(&str, &str, &str); PortCounters::NAMES.len()] = [
         "timeball_ntp_transmit_timestamps_missing_total",
         "transmit_timestamps_missing",
         "Replies whose departure the kernel did not tell in time.",
+    ),
+    (
+        "timeball_ntp_transmit_timestamps_hardware_total",
+        "transmit_timestamps_hardware",
+        "Replies whose departure is by their interface's clock.",
+    ),
+    (
+        "timeball_ntp_transmit_timestamps_hardware_refused_total",
+        "transmit_timestamps_hardware_refused",
+        "Replies with a timestamp of their interface that could not be translated.",
     ),
     (
         "timeball_ntp_error_queue_strays_total",
@@ -145,13 +196,21 @@ fn key_establishment(out: &mut Exposition, pages: &[StatsPage<KeCounters>]) {
     ];
     let served = "Handshakes that brought cookies, by the AEAD agreed on.";
     labelled("timeball_ke_served_total", served, "aead", &aeads);
-    let is_outcome = |name: &&&str| {
-        !["accepted", "accept_failed"].contains(*name) && !name.starts_with("served_")
-    };
     let outcomes: Vec<(&str, &str)> =
         KeCounters::NAMES.iter().filter(is_outcome).map(|name| (*name, *name)).collect();
     let ends = "Connections by how they ended, timeouts and errors by stage.";
     labelled("timeball_ke_connections_total", ends, "outcome", &outcomes);
+    let cookies = "Cookies of handshakes, all under the current master key.";
+    out.metric("timeball_ke_cookies_issued_total", Counter, cookies);
+    for (process, page) in pages.iter().enumerate() {
+        let cookies = page.total("served") * COOKIES_PER_REPLY as u64;
+        out.sample(&[("process", &process)], cookies);
+    }
+}
+
+/// Counters of the ends of connections.
+fn is_outcome(name: &&&str) -> bool {
+    !["accepted", "accept_failed"].contains(*name) && !name.starts_with("served_")
 }
 
 fn server(out: &mut Exposition, status: &Status, age_seconds: f64) {
@@ -206,6 +265,40 @@ fn clock(out: &mut Exposition, clock: &ClockStatus) {
         let help = "How long the last word of the clock's source still holds.";
         out.metric("timeball_clock_holdover_left_seconds", Gauge, help).sample(&[], left);
     }
+    let help = "Leap indicator that clients are told: 1 for the one that holds.";
+    out.metric("timeball_clock_leap", Gauge, help);
+    for leap in LEAPS {
+        let name = leap_name(leap);
+        out.sample(&[("leap", &name)], u8::from(clock.leap == name));
+    }
+    if let Some(logs) = &clock.logs {
+        let help = "Lines of the clock's logs that were not written.";
+        out.metric("timeball_clock_log_lines_lost_total", Counter, help)
+            .sample(&[], logs.lines_lost);
+    }
+    if let Some(file) = &clock.leap_file {
+        leap_file(out, file);
+    }
+}
+
+/// As they are numbered on the wire.
+const LEAPS: [Leap; 4] = [Leap::None, Leap::Insert, Leap::Delete, Leap::Unsynchronised];
+
+fn leap_file(out: &mut Exposition, file: &LeapAccount) {
+    if let Some(expires) = file.expires_unix_seconds {
+        let help = "When the leap-seconds file expires, since 1970.";
+        out.metric("timeball_leap_file_expiry_timestamp_seconds", Gauge, help).sample(&[], expires);
+    }
+    if let Some(next) = &file.next {
+        let help = "Midnight behind the next leap second of the file, since 1970.";
+        out.metric("timeball_leap_next_timestamp_seconds", Gauge, help)
+            .sample(&[], next.unix_seconds);
+    }
+    if let Some(smear) = &file.smear {
+        let help = "What the time that is told is ahead of UTC; 0 unless a leap second is smeared.";
+        out.metric("timeball_leap_smear_offset_seconds", Gauge, help)
+            .sample(&[], smear.offset_seconds);
+    }
 }
 
 fn keys(out: &mut Exposition, keys: &KeysStatus) {
@@ -242,25 +335,59 @@ fn certificates(out: &mut Exposition, certificates: &[CertificateStatus]) {
 }
 
 /// Names of ntpd-rs, those whose meaning is the same. Its counters are of each address; ours
-/// are of the server.
+/// are of the server. What it counts as denied, a kiss DENY, timeball never sends.
 fn aliases(out: &mut Exposition, pages: &[WorkerPage]) {
-    let total = |names: &[&str]| -> u64 {
+    let all = || Outcome::ALL.iter().map(|outcome| outcome.name());
+    let of = |names: &[&str]| -> u64 {
         pages.iter().flat_map(|page| names.iter().map(|name| page.total(name))).sum()
     };
-    let all: Vec<&str> = Outcome::ALL.iter().map(|outcome| outcome.name()).collect();
-    let dropped: Vec<&str> =
-        all.iter().copied().filter(|name| name.starts_with("dropped_")).collect();
+    let is_limit = |name: &&str| RATE_LIMITED.contains(name) || RATE_LIMITED_NTS.contains(name);
+    let ignored: Vec<&str> =
+        all().filter(|name| name.starts_with("dropped_") && !is_limit(name)).collect();
     let mut alias = |name, help, value: u64| {
         out.metric(name, Counter, help).sample(&[], value);
     };
-    alias("ntp_server_received_packets_total", "Datagrams received.", total(&all));
-    let accepted = total(&["answered_plain", "answered_nts"]);
+    let received = of(&all().collect::<Vec<_>>());
+    alias("ntp_server_received_packets_total", "Datagrams received.", received);
+    let accepted = of(&["answered_plain", "answered_nts"]);
     alias("ntp_server_accepted_packets_total", "Requests answered with the time.", accepted);
-    alias("ntp_server_ignored_packets_total", "Datagrams not answered.", total(&dropped));
-    let errors = total(&["send_errors", "send_buffer_full"]);
+    alias("ntp_server_denied_packets_total", "Always 0: whoever has no access is ignored.", 0);
+    alias("ntp_server_ignored_packets_total", "Datagrams not answered.", of(&ignored));
+    let limited = of(&RATE_LIMITED) + of(&RATE_LIMITED_NTS);
+    let beyond = "Requests beyond a rate limit that got no time.";
+    alias("ntp_server_rate_limited_packets_total", beyond, limited);
+    let errors = of(&["send_errors", "send_buffer_full"]);
     alias("ntp_server_response_send_errors_total", "Replies that were not sent.", errors);
-    let nts = total(&["answered_nts"]);
-    alias("ntp_server_nts_accepted_packets_total", "Authentic requests answered.", nts);
-    let nak = total(&["nts_nak"]);
+    let nts = of(&["answered_nts", "nts_nak"]) + of(&RATE_LIMITED_NTS);
+    alias("ntp_server_nts_received_packets_total", "Well-formed requests with NTS.", nts);
+    let authentic = of(&["answered_nts"]);
+    alias("ntp_server_nts_accepted_packets_total", "Authentic requests answered.", authentic);
+    alias("ntp_server_nts_denied_packets_total", "Always 0.", 0);
+    let beyond = "Requests with NTS beyond a rate limit that got no time.";
+    alias("ntp_server_nts_rate_limited_packets_total", beyond, of(&RATE_LIMITED_NTS));
+    let nak = of(&["nts_nak"]);
     alias("ntp_server_nts_nak_packets_total", "Requests answered by an NTS NAK.", nak);
+}
+
+/// Outcomes of plain requests beyond a limit.
+const RATE_LIMITED: [&str; 2] = ["kiss_rate", "dropped_rate"];
+/// Outcomes of requests with NTS beyond a limit.
+const RATE_LIMITED_NTS: [&str; 4] =
+    ["kiss_rate_nts", "dropped_rate_nts", "dropped_rate_nak", "dropped_replay"];
+
+/// Names of ntpd-rs for what the supervisor tells. Its stratum without a source is 16.
+fn system_aliases(out: &mut Exposition, status: &Status) {
+    let ClockStatus { stratum, leap, root_delay_seconds, root_dispersion_seconds, .. } =
+        &status.clock;
+    let place = LEAPS.iter().position(|found| leap_name(*found) == leap);
+    out.metric("ntp_uptime_seconds", Gauge, "Since the supervisor started.")
+        .sample(&[("version", &status.release)], status.uptime_seconds);
+    out.metric("ntp_system_stratum", Gauge, "Stratum; 16 when unsynchronised.")
+        .sample(&[], if *stratum == 0 { 16 } else { *stratum });
+    out.metric("ntp_system_leap_indicator", Gauge, "Leap indicator, as on the wire.")
+        .sample(&[], place.unwrap_or(LEAPS.len() - 1));
+    out.metric("ntp_system_root_delay_seconds", Gauge, "Round trip to the primary source.")
+        .sample(&[], root_delay_seconds);
+    out.metric("ntp_system_root_dispersion_seconds", Gauge, "Bound of the clock's error.")
+        .sample(&[], root_dispersion_seconds);
 }

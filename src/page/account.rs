@@ -86,6 +86,7 @@ mod tests {
             kernel: None,
             leap_file: None,
             logs: None,
+            hardware: Vec::new(),
         };
         role.publish(&account);
         assert_eq!(page.latest().as_ref(), Some(&account));

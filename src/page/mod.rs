@@ -5,12 +5,15 @@
 //!
 //! - [`Writer`] and [`Reader`]: a value of several words that is read whole or not at all
 //!   (`seqlock`). [`key`] is the ring of master keys in this form, [`clock`] the truth about the
-//!   clock, [`account`] what else is known of it.
+//!   clock, [`account`] what else is known of it, [`hardware`] how interfaces' stamps are translated.
 //! - [`networks`]: a set of networks, written once.
+//! - [`busiest`]: the networks that ask most, in fixed memory.
 //! - [`stats`]: counters, each a word of its own; they are never torn and need no more.
 
 pub mod account;
+pub mod busiest;
 pub mod clock;
+pub mod hardware;
 pub mod histogram;
 pub mod key;
 pub mod networks;

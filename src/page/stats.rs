@@ -1,7 +1,7 @@
 //! Counters that one process counts and others read.
 //!
 //! A worker counts in memory of its own, as it always did, and copies the totals to its page after
-//! each batch: some twenty plain stores, without a lock prefix, for up to 32 datagrams. A page has
+//! each batch: some forty plain stores, without a lock prefix, for up to 32 datagrams. A page has
 //! one holder that writes, so no cache line is written by two; that is also why the counters of a
 //! page are not padded apart. They become visible one by one: while a batch is being published, a
 //! sum over several of them may be short of it. No counter ever goes back. Histograms are

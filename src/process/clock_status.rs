@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::control::{Answer, Request, to_json};
 use super::pages::Pages;
 use crate::clock::account::{
-    Account, Asked, KernelAccount, LogAccount, SampleAccount, TrackingAccount,
+    Account, Asked, HardwareAccount, KernelAccount, LogAccount, SampleAccount, TrackingAccount,
 };
 use crate::clock::account::{leap_name, unix_seconds};
 use crate::clock::host::moment;
@@ -45,6 +45,8 @@ pub struct ClockStatus {
     pub leap: String,
     /// Stratum that clients are told; 0 when unsynchronised.
     pub stratum: u8,
+    /// Round trip to the primary source, as clients are told.
+    pub root_delay_seconds: f64,
     /// Error bound that clients are told.
     pub root_dispersion_seconds: f64,
     /// How long the source's last word is still good for; none if it is not.
@@ -72,6 +74,7 @@ impl ClockStatus {
             why: account.as_ref().map(|account| account.why.clone()).unwrap_or_default(),
             leap: leap_name(state.leap).to_owned(),
             stratum: state.stratum,
+            root_delay_seconds: state.root_delay.to_seconds(),
             root_dispersion_seconds: state.root_dispersion_seconds,
             holdover_left_seconds: left(&record, now),
             kernel_is_synchronised: kernel.map(|kernel| kernel.synchronised),
@@ -161,6 +164,8 @@ pub struct SourcesStatus {
     pub kernel: Option<KernelAccount>,
     /// The leap-seconds file, if there is one.
     pub leap_file: Option<LeapAccount>,
+    /// The clocks of interfaces, if they are to stamp.
+    pub hardware: Vec<HardwareAccount>,
 }
 
 /// One who is asked.
@@ -189,7 +194,7 @@ pub struct SourceStatus {
 impl SourcesStatus {
     /// None before the clock role has said anything.
     pub(super) fn new(pages: &Pages) -> Option<Self> {
-        let Account { source, state, why, chronyd, ntp, kernel, leap_file, .. } =
+        let Account { source, state, why, chronyd, ntp, kernel, leap_file, hardware, .. } =
             pages.account.latest()?;
         let chronyd = chronyd.map(|asked| {
             let facts = asked.last.as_ref().map(|it| Facts {
@@ -210,7 +215,7 @@ impl SourcesStatus {
             SourceStatus::new("ntp", &asked, facts)
         });
         let sources = chronyd.into_iter().chain(ntp).collect();
-        Some(Self { source, state, why, sources, kernel, leap_file })
+        Some(Self { source, state, why, sources, kernel, leap_file, hardware })
     }
 }
 

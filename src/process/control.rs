@@ -40,6 +40,8 @@ pub enum Request {
     Sources,
     /// The followed daemon's NTP reply: [`NtpDataStatus`](super::clock_status::NtpDataStatus).
     NtpData,
+    /// The networks that ask most: [`BusiestStatus`](super::busiest::BusiestStatus).
+    Clients,
     /// As SIGHUP: [`Reloaded`](super::status::Reloaded).
     Reload,
     /// Make the next master key current: [`Rotated`](super::status::Rotated).
@@ -47,12 +49,13 @@ pub enum Request {
 }
 
 impl Request {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Status,
         Self::Serverstats,
         Self::Tracking,
         Self::Sources,
         Self::NtpData,
+        Self::Clients,
         Self::Reload,
         Self::RotateKeys,
     ];
@@ -64,6 +67,7 @@ impl Request {
             Self::Tracking => "tracking",
             Self::Sources => "sources",
             Self::NtpData => "ntpdata",
+            Self::Clients => "clients",
             Self::Reload => "reload",
             Self::RotateKeys => "rotate-keys",
         }
@@ -114,7 +118,7 @@ pub enum RequestError {
     /// Of another name.
     #[error(
         "unknown request \"{0}\"; this server knows status, serverstats, tracking, sources, \
-         ntpdata, reload and rotate-keys"
+         ntpdata, clients, reload and rotate-keys"
     )]
     Unknown(String),
 }

@@ -38,6 +38,8 @@ pub enum Purpose {
     ChronydSocket,
     /// The file of a log, of the clock role.
     LogFile,
+    /// The clock of an interface, of the clock role.
+    HardwareClock,
     /// The TCP listener of the observer.
     HttpListener,
     /// The key page or a page of counters, in the order of [`Pages`](super::pages::Pages).
@@ -53,6 +55,7 @@ impl Purpose {
             Self::KeListener => "TCP listeners",
             Self::ChronydSocket => "a socket to chronyd",
             Self::LogFile => "log files",
+            Self::HardwareClock => "clocks of interfaces",
             Self::HttpListener => "HTTP listener",
             Self::Page => "pages",
         }

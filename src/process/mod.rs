@@ -13,6 +13,7 @@
 //! and what it may have is what it is handed ([`handover`]), [`pages`] among it. The rest it gives
 //! up before it serves ([`sandbox`]).
 
+pub mod busiest;
 pub mod certificates;
 pub mod channel;
 pub mod chronyd_socket;
@@ -20,6 +21,7 @@ pub mod clock;
 pub mod clock_status;
 pub mod control;
 pub mod handover;
+pub mod hardware;
 pub mod key_establishment;
 pub mod key_keeper;
 pub mod leap_file;
@@ -33,6 +35,7 @@ pub mod sandbox;
 pub mod service_manager;
 mod signals;
 pub mod sockets;
+mod spawn;
 pub mod start;
 pub mod status;
 mod supervised;

@@ -12,9 +12,12 @@ use super::status::ServerStats;
 use crate::clock::host::{HostClock, moment};
 use crate::clock::record::{ClockRecord, SourceState};
 use crate::ke::counters::Counters as KeCounters;
+use crate::net::hardware::Translator;
 use crate::networks::NetworkSet;
 use crate::page::account::AccountPage;
+use crate::page::busiest::BusiestPage;
 use crate::page::clock::ClockPage;
+use crate::page::hardware::HardwarePage;
 use crate::page::key::SharedRing;
 use crate::page::networks;
 use crate::page::stats::{CounterSet, StatsPage, StatsWriter, WorkerCounters};
@@ -29,19 +32,25 @@ pub struct Pages {
     pub clock: ClockPage,
     /// What else is known of it.
     pub account: AccountPage,
+    /// How timestamps of interfaces are translated.
+    pub hardware: HardwarePage,
     /// What each worker has counted.
     pub workers: Vec<StatsPage<WorkerCounters<'static>>>,
     /// What each process of key establishment has counted.
     pub key_establishment: Vec<StatsPage<KeCounters>>,
+    /// The networks that ask each worker most; none unless they are counted.
+    pub busiest: Vec<BusiestPage>,
 }
 
 impl Pages {
-    /// Those of `keys` and `access`, and pages of counters for so many workers and processes.
+    /// Those of `keys` and `access`, and pages of counters for so many workers and processes, for
+    /// networks only if they are to be counted.
     pub fn create(
         keys: KeyKeeper,
         access: &NetworkSet,
         workers: usize,
         key_establishment: usize,
+        count_networks: bool,
     ) -> io::Result<Self> {
         let nobody = ClockRecord::unsynchronised(SourceState::Unknown, moment());
         Ok(Self {
@@ -49,9 +58,14 @@ impl Pages {
             access: networks::create(access)?,
             clock: ClockPage::create(&nobody)?,
             account: AccountPage::create()?,
+            hardware: HardwarePage::create()?,
             workers: (0..workers).map(|_| StatsPage::create()).collect::<io::Result<_>>()?,
             key_establishment: (0..key_establishment)
                 .map(|_| StatsPage::create())
+                .collect::<io::Result<_>>()?,
+            busiest: (0..workers)
+                .filter(|_| count_networks)
+                .map(|_| BusiestPage::create())
                 .collect::<io::Result<_>>()?,
         })
     }
@@ -63,13 +77,16 @@ impl Pages {
             duplicate(self.keys.page()),
             duplicate(self.access.as_fd()),
             self.clock.readable_file(),
+            read_only(self.hardware.file()),
         ];
-        pages.into_iter().chain(stats.map(duplicate)).collect()
+        let busiest = self.busiest.iter().map(BusiestPage::file);
+        pages.into_iter().chain(stats.chain(busiest).map(duplicate)).collect()
     }
 
     /// What the clock role is handed.
     pub fn of_clock(&self) -> io::Result<Vec<OwnedFd>> {
-        [self.clock.file(), self.account.file()].into_iter().map(duplicate).collect()
+        let pages = [self.clock.file(), self.account.file(), self.hardware.file()];
+        pages.into_iter().map(duplicate).collect()
     }
 
     /// What one process of key establishment is handed, as it takes them over.
@@ -105,18 +122,22 @@ pub(super) struct ResponderPages {
     keys: OwnedFd,
     access: OwnedFd,
     clock: OwnedFd,
+    hardware: OwnedFd,
     /// One for each worker.
     pub(super) workers: Vec<OwnedFd>,
+    /// One for each worker that counts networks.
+    pub(super) busiest: Vec<OwnedFd>,
 }
 
 impl ResponderPages {
     pub(super) fn take(mut pages: Vec<OwnedFd>, workers: usize) -> Result<Self, RoleError> {
-        if pages.len() != 3 + workers {
+        if ![4 + workers, 4 + 2 * workers].contains(&pages.len()) {
             return Err(RoleError("the pages were not handed over".to_owned()));
         }
-        let workers = pages.split_off(3);
-        let [keys, access, clock] = pages.try_into().expect("three are left");
-        Ok(Self { keys, access, clock, workers })
+        let busiest = pages.split_off(4 + workers);
+        let workers = pages.split_off(4);
+        let [keys, access, clock, hardware] = pages.try_into().expect("four are left");
+        Ok(Self { keys, access, clock, hardware, workers, busiest })
     }
 
     /// Who is answered.
@@ -130,6 +151,12 @@ impl ResponderPages {
             .map_err(|error| RoleError::new("the clock was not handed over", error))
     }
 
+    /// What translates timestamps of interfaces for one worker.
+    pub(super) fn translator(&self) -> Result<Translator, RoleError> {
+        Translator::open(&self.hardware)
+            .map_err(|error| RoleError::new("the interfaces' clocks were not handed over", error))
+    }
+
     /// The ring for one worker.
     pub(super) fn ring(&self) -> Result<SharedRing, RoleError> {
         open_ring(&self.keys)
@@ -140,17 +167,19 @@ impl ResponderPages {
 pub(super) struct ClockPages {
     pub(super) clock: ClockPage,
     pub(super) account: AccountPage,
+    pub(super) hardware: HardwarePage,
 }
 
 impl ClockPages {
     pub(super) fn take(pages: Vec<OwnedFd>) -> Result<Self, RoleError> {
-        let Ok([clock, account]) = <[OwnedFd; 2]>::try_from(pages) else {
+        let Ok([clock, account, hardware]) = <[OwnedFd; 3]>::try_from(pages) else {
             return Err(RoleError("the pages were not handed over".to_owned()));
         };
         let foreign = |error| RoleError::new("the clock's pages were not handed over", error);
         Ok(Self {
             clock: ClockPage::attach(clock).map_err(foreign)?,
             account: AccountPage::attach(account).map_err(foreign)?,
+            hardware: HardwarePage::attach(hardware).map_err(foreign)?,
         })
     }
 }

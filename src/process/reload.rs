@@ -110,12 +110,14 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         profile: _,
         ntp_listen,
         udp,
+        hardware_timestamps,
         workers,
         port,
         // They hold at once.
         access: _,
         rates: _,
         interleaved_entries,
+        count_networks,
         clock,
         ke,
         rotation,
@@ -126,7 +128,14 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         user,
     } = old;
     let ControlSettings { socket, mode } = control;
-    let UdpOptions { bind_device, busy_poll, dscp, receive_buffer_bytes, send_buffer_bytes } = udp;
+    let UdpOptions {
+        bind_device,
+        busy_poll,
+        hardware_stamps: _, // It follows from the interfaces that are named.
+        dscp,
+        receive_buffer_bytes,
+        send_buffer_bytes,
+    } = udp;
     let mut changed = vec![
         ("state_directory", *state_directory != new.state_directory),
         ("sandbox", *sandbox != new.sandbox),
@@ -134,12 +143,14 @@ fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("ntp.listen", *ntp_listen != new.ntp_listen),
         ("ntp.bind_device", *bind_device != new.udp.bind_device),
         ("ntp.busy_poll_microseconds", *busy_poll != new.udp.busy_poll),
+        ("ntp.hardware_timestamps", *hardware_timestamps != new.hardware_timestamps),
         ("ntp.dscp", *dscp != new.udp.dscp),
         ("ntp.receive_buffer_bytes", *receive_buffer_bytes != new.udp.receive_buffer_bytes),
         ("ntp.send_buffer_bytes", *send_buffer_bytes != new.udp.send_buffer_bytes),
         ("ntp.workers", workers.count != new.workers.count),
         ("ntp.cpus", workers.cpus != new.workers.cpus),
         ("ntp.port", *port != new.port),
+        ("ntp.count_networks", *count_networks != new.count_networks),
         ("interleaved.entries", *interleaved_entries != new.interleaved_entries),
         ("clock.source", clock.source != new.clock.source),
         ("clock.stratum", clock.stratum != new.clock.stratum),
@@ -193,8 +204,8 @@ mod tests {
         for (text, expected) in [
             (
                 "state_directory = \"/x\"\n[ntp]\nlisten = [\"::1\"]\nbind_device = \"lo\"\n\
-              dscp = 46\nreceive_buffer_bytes = 65536\nsend_buffer_bytes = 65536\n\
-              workers = 3\ncpus = \"0\"\n\
+              hardware_timestamps = [\"*\"]\ndscp = 46\nreceive_buffer_bytes = 65536\n\
+              send_buffer_bytes = 65536\nworkers = 3\ncpus = \"0\"\ncount_networks = true\n\
               port = \"uring\"\n[interleaved]\nentries = 0\n\
               [clock]\nsource = \"local\"\nstratum = 4\nholdover = 60\n\
               chronyd = \"[::1]:323\"\nfollow = \"127.0.0.1:1123\"\n\
@@ -206,12 +217,14 @@ mod tests {
                     "state_directory",
                     "ntp.listen",
                     "ntp.bind_device",
+                    "ntp.hardware_timestamps",
                     "ntp.dscp",
                     "ntp.receive_buffer_bytes",
                     "ntp.send_buffer_bytes",
                     "ntp.workers",
                     "ntp.cpus",
                     "ntp.port",
+                    "ntp.count_networks",
                     "interleaved.entries",
                     "clock.source",
                     "clock.stratum",

@@ -25,11 +25,13 @@ use crate::engine::rate::RateLimits;
 use crate::engine::terms::Terms;
 use crate::limits::WORKER_HANGS_AFTER;
 use crate::net::PortChoice;
+use crate::net::hardware::Translator;
 use crate::net::latest::{Follower, Publisher};
 use crate::net::mmsg::MmsgPort;
 use crate::net::uring::UringPort;
 use crate::net::worker::{Pulse, Worker};
 use crate::networks::NetworkSet;
+use crate::page::busiest::BusiestWriter;
 use crate::page::key::SharedRing;
 
 /// Serves until SIGTERM. In this order:
@@ -60,13 +62,16 @@ pub fn run(
     let go = Arc::new(Barrier::new(start.cpus.len() + 1));
     let mut workers = Vec::new();
     let stats = std::mem::take(&mut pages.workers);
+    let mut busiest = std::mem::take(&mut pages.busiest).into_iter();
     for ((&cpu, pulse), stats) in start.cpus.iter().zip(&pulses).zip(stats) {
         let wake =
             wake.try_clone().map_err(|error| RoleError::new("a worker cannot be woken", error))?;
         let duty = Duty {
             cpu,
             port: start.port,
+            nts_sockets: start.nts_sockets,
             busy_poll: start.busy_poll,
+            hardware: start.hardware_timestamps.then(|| pages.translator()).transpose()?,
             interleaved_entries: start.interleaved_entries,
             sockets: sockets.by_ref().take(sockets_per_worker).collect(),
             wake,
@@ -74,6 +79,7 @@ pub fn run(
             clock: pages.clock()?,
             keys: pages.ring()?,
             stats,
+            busiest: busiest.next(),
             stop: Arc::clone(&stop),
             pulse: Arc::clone(pulse),
             go: Arc::clone(&go),
@@ -158,7 +164,11 @@ fn are_turning(pulses: &[Arc<Pulse>], seen: &mut [(u64, Instant)], now: Instant)
 struct Duty {
     cpu: usize,
     port: PortChoice,
+    /// How many of the sockets, from the first on, are for NTS requests.
+    nts_sockets: usize,
     busy_poll: Duration,
+    /// For timestamps of interfaces.
+    hardware: Option<Translator>,
     interleaved_entries: usize,
     sockets: Vec<UdpSocket>,
     wake: OwnedFd,
@@ -167,6 +177,8 @@ struct Duty {
     keys: SharedRing,
     /// The worker's page of counters.
     stats: OwnedFd,
+    /// Where it counts networks; none if it does not.
+    busiest: Option<OwnedFd>,
     stop: Arc<AtomicBool>,
     pulse: Arc<Pulse>,
     /// Where it waits for the others and for the sandbox.
@@ -210,20 +222,23 @@ impl Drop for AbortOnPanic {
 /// Prepares a worker, says that it is ready, and runs its loop.
 fn serve(duty: Duty, ready: &Sender<Result<(), RoleError>>) -> Result<(), RoleError> {
     let Duty { sockets, wake, stop, port, busy_poll, clock, keys, stats, pulse, go, .. } = duty;
-    let worker = prepare(clock, duty.interleaved_entries, keys, &stats)?;
+    let (hardware, busiest) = (duty.hardware, duty.busiest.as_ref());
+    let worker = prepare(clock, duty.interleaved_entries, keys, &stats, busiest)?;
     let mut worker = worker.with_terms(duty.terms);
     // The one place where ports differ: the loop is made for each.
     match port {
         PortChoice::Auto | PortChoice::Mmsg => {
-            let mut port = MmsgPort::new(sockets, wake, busy_poll);
+            let port = MmsgPort::new(sockets, wake, busy_poll).with_hardware(hardware);
+            let mut port = port.with_nts_sockets(duty.nts_sockets);
             let _ = ready.send(Ok(()));
             go.wait();
             worker.run(&mut port, &stop, &pulse);
         }
         PortChoice::Uring => {
-            let mut port = UringPort::new(sockets, wake).map_err(|unavailable| {
+            let port = UringPort::new(sockets, wake).map_err(|unavailable| {
                 RoleError(format!("{unavailable}; or set ntp.port = \"mmsg\""))
             })?;
+            let mut port = port.with_hardware(hardware);
             let _ = ready.send(Ok(()));
             go.wait();
             worker.run(&mut port, &stop, &pulse);
@@ -237,6 +252,7 @@ fn prepare(
     interleaved_entries: usize,
     keys: SharedRing,
     stats: &OwnedFd,
+    busiest: Option<&OwnedFd>,
 ) -> Result<Worker, RoleError> {
     let stats = attach_stats(stats)?;
     let mut aead = Aead::detect();
@@ -252,7 +268,11 @@ fn prepare(
     };
     let engine = Engine::new(aead).with_interleaved(interleaved_entries, secret());
     let engine = engine.with_rate_limits(secret());
-    Ok(Worker::new(engine, clock, keys, nonces, stats))
+    let [secret, _] = secret();
+    let busiest = busiest.map(|page| BusiestWriter::attach(page, secret)).transpose();
+    let busiest = busiest
+        .map_err(|error| RoleError::new("the page of networks was not handed over", error))?;
+    Ok(Worker::new(engine, clock, keys, nonces, stats).with_busiest(busiest))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::limits::ADDRESS_WAIT;
 use crate::sys::socket::{self, BufferCap, Inspected, UdpOptions};
-use crate::sys::steering;
+use crate::sys::steering::{self, Queues};
 
 /// Why there are no sockets: each sentence says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -78,10 +78,19 @@ pub type Activated = (String, OwnedFd);
 /// The open sockets of a server.
 #[derive(Debug)]
 pub struct Sockets {
-    /// Of each address those of all workers.
-    ntp: Vec<Vec<UdpSocket>>,
+    /// Of each address.
+    ntp: Vec<Group>,
     ke: Vec<TcpListener>,
     observe: Option<TcpListener>,
+}
+
+/// The sockets of one address, each list in the order of the workers.
+#[derive(Debug)]
+struct Group {
+    /// For NTS requests; none if those wait with all else.
+    nts: Vec<UdpSocket>,
+    /// For all else.
+    rest: Vec<UdpSocket>,
 }
 
 /// Where a server listens.
@@ -96,7 +105,7 @@ pub struct Addresses<'a> {
 }
 
 impl Sockets {
-    /// Opens all sockets or none: of each NTP address one for each of `workers`. Those that
+    /// Opens all sockets or none: of each NTP address two for each of `workers`. Those that
     /// systemd opened are used where they have an address of the configuration.
     pub fn open(
         addresses: Addresses<'_>,
@@ -111,7 +120,8 @@ impl Sockets {
         let mut given = Given::sort(activated, options)?;
         let open_group = |&address: &SocketAddr| match given.take_udp(address) {
             group if group.is_empty() => {
-                patiently(|| socket::open_udp_group(address, workers, options))
+                patiently(|| socket::open_udp_group(address, 2 * workers, options))
+                    .map(|sockets| Group::of(sockets, workers))
                     .map_err(|source| refusal("UDP", address, source))
             }
             group => fill_group(group, address, workers, options),
@@ -131,21 +141,29 @@ impl Sockets {
 
     /// Whether the kernel polls the interfaces for the NTP sockets.
     pub fn are_polled(&self) -> bool {
-        socket::is_polled(&self.ntp[0][0])
+        socket::is_polled(&self.ntp[0].rest[0])
     }
 
     /// Which buffers the kernel made smaller than asked for: the same ones in all sockets.
     pub fn buffer_caps(&self, options: &UdpOptions) -> io::Result<Vec<BufferCap>> {
-        socket::buffer_caps(&self.ntp[0][0], options)
+        socket::buffer_caps(&self.ntp[0].rest[0], options)
     }
 
-    /// Makes each client meet one worker, whatever its port. Where the kernel refuses, clients
-    /// are scattered: they are answered all the same.
+    /// Makes each client meet one worker, whatever its port, and NTS requests wait apart. Where the
+    /// kernel refuses, datagrams are scattered: they are answered all the same.
     pub fn steer(&self, multiplier: u32) -> io::Result<()> {
-        for group in self.ntp.iter().filter(|group| group.len() > 1) {
-            steering::steer_by_source_address(&group[0], group.len(), multiplier)?;
+        for Group { nts, rest } in &self.ntp {
+            let queues = if nts.is_empty() { Queues::Shared } else { Queues::Apart };
+            if rest.len() > 1 || queues == Queues::Apart {
+                steering::steer(&rest[0], rest.len(), queues, multiplier)?;
+            }
         }
         Ok(())
+    }
+
+    /// How many of each worker's sockets are for NTS requests.
+    pub fn nts_sockets(&self) -> usize {
+        self.ntp.iter().filter(|group| !group.nts.is_empty()).count()
     }
 
     /// Duplicates of the listeners, for one process of key establishment.
@@ -158,11 +176,14 @@ impl Sockets {
         self.observe.as_ref().map(|socket| socket.as_fd().try_clone_to_owned()).transpose()
     }
 
-    /// Duplicates for the responder, worker by worker.
+    /// Duplicates for the responder, worker by worker, of each first those for NTS requests.
     pub(super) fn ntp_clones(&self) -> io::Result<Vec<OwnedFd>> {
-        let workers = self.ntp.first().map_or(0, Vec::len);
-        let in_order = (0..workers).flat_map(|worker| self.ntp.iter().map(move |g| &g[worker]));
-        in_order.map(|socket| socket.as_fd().try_clone_to_owned()).collect()
+        let workers = self.ntp.first().map_or(0, |group| group.rest.len());
+        let of_worker = |worker: usize| {
+            let nts = self.ntp.iter().filter_map(move |group| group.nts.get(worker));
+            nts.chain(self.ntp.iter().map(move |group| &group.rest[worker]))
+        };
+        (0..workers).flat_map(of_worker).map(|socket| socket.as_fd().try_clone_to_owned()).collect()
     }
 
     /// Lets go of the listeners: clients are refused, and go elsewhere, as soon as the last process
@@ -195,13 +216,22 @@ fn refusal(protocol: &'static str, address: SocketAddr, source: io::Error) -> So
     }
 }
 
-/// A socket of each worker: those that systemd opened, and the others beside them.
+impl Group {
+    /// Of sockets in the order in which they were bound: one or two for each worker.
+    fn of(mut sockets: Vec<UdpSocket>, workers: usize) -> Self {
+        let nts = sockets.split_off(workers);
+        Self { nts, rest: sockets }
+    }
+}
+
+/// Two sockets of each worker: those that systemd opened, and the others beside them. One for each
+/// worker is enough where none can be opened beside it.
 fn fill_group(
     group: Vec<(String, UdpSocket)>,
     address: SocketAddr,
     workers: usize,
     options: &UdpOptions,
-) -> Result<Vec<UdpSocket>, SocketError> {
+) -> Result<Group, SocketError> {
     let (names, mut group): (Vec<String>, Vec<UdpSocket>) = group.into_iter().unzip();
     let unfit = |reason| SocketError::Unfit { name: names[0].clone(), reason };
     if group.len() > workers {
@@ -211,9 +241,15 @@ fn fill_group(
         );
         return Err(unfit(reason));
     }
-    let missing = workers - group.len();
-    for _ in 0..missing {
-        let beside = socket::open_udp(address, true, options).map_err(|source| {
+    while group.len() < 2 * workers {
+        let beside = match socket::open_udp(address, true, options) {
+            Err(_) if group.len() >= workers => {
+                group.truncate(workers);
+                break;
+            }
+            beside => beside,
+        };
+        let beside = beside.map_err(|source| {
             unfit(format!(
                 "no socket can be opened beside it for each of {workers} workers ({source}); set \
                  ReusePort=yes in the socket unit and User= of the service to the user of systemd, \
@@ -223,7 +259,7 @@ fn fill_group(
         });
         group.push(beside?);
     }
-    Ok(group)
+    Ok(Group::of(group, workers))
 }
 
 /// What systemd opened, not yet used.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::certificates::PairText;
+use super::hardware::StampingInterface;
 use super::status::Status;
 use crate::clock::leap_watch::LeapNews;
 use crate::clock::log::LogKind;
@@ -19,10 +20,14 @@ pub struct ResponderStart {
     /// The processor of each worker. The sockets come in this order, all of the first worker
     /// first.
     pub cpus: Vec<usize>,
+    /// How many of a worker's sockets are for NTS requests; they come before its others.
+    pub nts_sockets: usize,
     /// How datagrams come and go.
     pub port: PortChoice,
     /// How long a worker polls before it sleeps.
     pub busy_poll: Duration,
+    /// Timestamps of interfaces are used where they can be translated.
+    pub hardware_timestamps: bool,
     /// Pairs of timestamps that each worker keeps for interleaved mode.
     pub interleaved_entries: usize,
     /// How often a client is answered; a reload can change it.
@@ -40,6 +45,8 @@ pub struct ClockStart {
     pub leap: Option<LeapNews>,
     /// The logs that are written, in the order of their files.
     pub logs: Vec<LogKind>,
+    /// The interfaces whose clocks are followed.
+    pub stamping: Vec<StampingInterface>,
 }
 
 /// What one process of key establishment needs beside its listeners.

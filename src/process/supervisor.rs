@@ -7,18 +7,17 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use time::OffsetDateTime;
 
+use super::busiest;
 use super::certificates::{Certificates, Change};
-use super::channel::Channel;
 use super::chronyd_socket::ChronydSocket;
 use super::clock_status::{self, ClockStatus};
 use super::control::{Answer, ClientId, Control, Request, to_json};
-use super::handover::{self, Purpose};
+use super::hardware::HardwareClocks;
 use super::leap_file::LeapFile;
 use super::log_files::LogFiles;
 use super::pages::Pages;
@@ -29,8 +28,7 @@ use super::service_manager::ServiceManager;
 use super::signals::Signals;
 use super::sockets::Sockets;
 use super::start::{
-    ClockStart, KeyEstablishmentStart, KeyEstablishmentTerms, ObserverStart, Order, ResponderStart,
-    RoleError,
+    KeyEstablishmentStart, KeyEstablishmentTerms, Order, ResponderStart, RoleError,
 };
 use super::status::{CertificateStatus, KeysStatus, Reloaded, Rotated, Status, WorkerStatus};
 use super::supervised::{Event, Supervised};
@@ -74,6 +72,8 @@ pub struct Server {
     pub control: Control,
     /// The way to the Unix socket of a followed chronyd.
     pub chronyd: Option<ChronydSocket>,
+    /// Interfaces that stamp, with their clocks.
+    pub hardware: HardwareClocks,
     /// The leap-seconds file; none without one.
     pub leap_file: Option<LeapFile>,
     /// The files of the logs; none if nothing is logged.
@@ -103,50 +103,7 @@ impl Server {
         [(Role::Clock, 0), (Role::Responder, 0)].into_iter().chain(ke).chain(observer)
     }
 
-    fn spawn(&self, role: Role, index: usize) -> io::Result<(Child, Channel)> {
-        let with =
-            |purpose, descriptors: Vec<_>| descriptors.into_iter().map(move |d| (purpose, d));
-        match role {
-            Role::Responder => {
-                let sockets = with(Purpose::NtpSocket, self.sockets.ntp_clones()?);
-                let pages = with(Purpose::Page, self.pages.of_responder()?);
-                handover::spawn(
-                    role,
-                    self.confinement,
-                    &self.responder,
-                    pages.chain(sockets).collect(),
-                )
-            }
-            Role::KeyEstablishment => {
-                let start = self.key_establishment().ok_or(io::ErrorKind::InvalidInput)?;
-                let listeners = with(Purpose::KeListener, self.sockets.ke_clones()?);
-                let pages = with(Purpose::Page, self.pages.of_key_establishment(index)?);
-                handover::spawn(role, self.confinement, &start, pages.chain(listeners).collect())
-            }
-            Role::Clock => {
-                let (socket, why_no_chronyd) = ChronydSocket::try_open(self.chronyd.as_ref());
-                let leap = self.leap_file.as_ref().map(|file| file.news().clone());
-                let settings = self.settings.clock.clone();
-                let files = self.log_files.as_ref().map(LogFiles::open_all).unwrap_or_default();
-                let (logs, files) = files.into_iter().unzip();
-                let start = ClockStart { settings, why_no_chronyd, leap, logs };
-                let pages = with(Purpose::Page, self.pages.of_clock()?);
-                let socket = with(Purpose::ChronydSocket, socket.into_iter().collect());
-                let files = with(Purpose::LogFile, files);
-                let all = pages.chain(socket).chain(files).collect();
-                handover::spawn(role, self.confinement, &start, all)
-            }
-            Role::Observer => {
-                let listener = self.sockets.observe_clone()?.ok_or(io::ErrorKind::InvalidInput)?;
-                let listener = with(Purpose::HttpListener, vec![listener]);
-                let pages = with(Purpose::Page, self.pages.of_observer()?);
-                let start = ObserverStart { workers: self.pages.workers.len() };
-                handover::spawn(role, self.confinement, &start, pages.chain(listener).collect())
-            }
-        }
-    }
-
-    fn key_establishment(&self) -> Option<KeyEstablishmentStart> {
+    pub(super) fn key_establishment(&self) -> Option<KeyEstablishmentStart> {
         let KeSettings { connections_max, .. } = self.settings.ke.as_ref()?;
         Some(KeyEstablishmentStart {
             connections_max: connections_max.div_ceil(self.ke_processes),
@@ -354,9 +311,8 @@ impl Supervisor {
 
     /// Tells the observer how the server stands.
     fn inform(&mut self, now: Instant) {
-        let Some(place) = self.processes.iter().position(|p| p.role == Role::Observer) else {
-            return;
-        };
+        let observer = self.processes.iter().position(|p| p.role == Role::Observer);
+        let Some(place) = observer else { return };
         let status = Box::new(self.full_status(now));
         self.processes[place].inform(now, || Order::Inform(status));
     }
@@ -503,9 +459,9 @@ impl Supervisor {
                 Request::Status => to_json(&self.full_status(now)),
                 Request::Serverstats => to_json(&self.server.pages.serverstats()),
                 Request::Tracking | Request::Sources | Request::NtpData => {
-                    let Server { settings, pages, .. } = &self.server;
-                    clock_status::answer(request, &settings.clock, pages)
+                    clock_status::answer(request, &self.server.settings.clock, &self.server.pages)
                 }
+                Request::Clients => busiest::answer(&self.server.pages.busiest, since_boot()),
                 Request::RotateKeys => self.rotate_keys(),
                 Request::Reload => {
                     let answer = self.reload();

@@ -20,6 +20,8 @@ pub struct Envelope {
     pub payload_bytes: usize,
     /// The payload did not fit (`MSG_TRUNC`).
     pub truncated: bool,
+    /// The interface that stamped it, if its stamps can be translated; else 0.
+    pub interface: u32,
 }
 
 /// Room for `sockaddr_in` (16 bytes) and `sockaddr_in6` (28 bytes), aligned like both.
@@ -57,6 +59,7 @@ impl Envelope {
         control_bytes: 0,
         payload_bytes: 0,
         truncated: false,
+        interface: 0,
     };
 
     /// The envelope of a datagram to send: to `peer`, or where the socket is connected to; from
@@ -111,9 +114,11 @@ impl Envelope {
         received
     }
 
-    /// Makes the kernel stamp the departure of a reply, behind what [`Envelope::turn`] has written.
+    /// Makes the kernel stamp the departure of a reply, and so the interface that has stamped the
+    /// request; behind what [`Envelope::turn`] has written.
     pub fn ask_for_stamp(&mut self) {
-        self.control_bytes = control::write_stamp_request(&mut self.control, self.control_bytes);
+        let (at, by_hardware) = (self.control_bytes, self.interface != 0);
+        self.control_bytes = control::write_stamp_request(&mut self.control, at, by_hardware);
     }
 
     /// The transmit timestamp that a message of the error queue tells; `None` if it is an error.

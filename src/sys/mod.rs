@@ -5,10 +5,14 @@ pub mod boottime;
 pub mod control;
 pub mod file;
 pub mod inherited;
+#[cfg(test)]
+pub(crate) mod injected;
+pub mod interface;
 pub mod memory;
 pub mod message;
 pub mod mmsg;
 mod option;
+pub mod phc;
 pub mod socket;
 pub mod steering;
 pub mod uring;

@@ -20,6 +20,8 @@ pub struct UdpOptions {
     pub bind_device: Option<String>,
     /// How long a worker polls before it sleeps; zero is not at all.
     pub busy_poll: Duration,
+    /// Timestamps of interfaces are told beside the kernel's.
+    pub hardware_stamps: bool,
     /// Differentiated Services Code Point of what is sent, 0 to 63 (RFC 2474 section 3).
     pub dscp: u8,
     /// Receive buffer, which the kernel takes twice.
@@ -33,6 +35,7 @@ impl Default for UdpOptions {
         Self {
             bind_device: None,
             busy_poll: Duration::ZERO,
+            hardware_stamps: false,
             dscp: 0,
             receive_buffer_bytes: RECEIVE_BUFFER_BYTES_DEFAULT,
             send_buffer_bytes: SEND_BUFFER_BYTES_DEFAULT,
@@ -76,8 +79,11 @@ pub fn open_udp(address: SocketAddr, shared: bool, options: &UdpOptions) -> io::
 fn prepare_udp(socket: &Socket, address: SocketAddr, options: &UdpOptions) -> io::Result<()> {
     setsockopt(socket, sockopt::ReceiveTimestampns, &true)?;
     setsockopt(socket, sockopt::RxqOvfl, &1)?;
-    // Where the kernel cannot, transmit timestamps are predicted.
-    let _ = number_stamped_replies(socket);
+    // Where the kernel cannot, transmit timestamps are predicted, and arrivals are the kernel's.
+    let is_numbered = options.hardware_stamps && number_stamped_replies(socket, true).is_ok();
+    if !is_numbered {
+        let _ = number_stamped_replies(socket, false);
+    }
     let is_wildcard = address.ip().is_unspecified();
     let traffic_class = i32::from(options.dscp) << 2;
     if address.is_ipv6() {
@@ -103,8 +109,17 @@ fn prepare_udp(socket: &Socket, address: SocketAddr, options: &UdpOptions) -> io
 /// (`SOF_TIMESTAMPING_OPT_ID`), and tell the timestamp without the datagram
 /// (`SOF_TIMESTAMPING_OPT_TSONLY`). It stamps those that ask and no others, and tells by
 /// `SO_TIMESTAMPNS`, which is on anyway: no arrival has two stamps.
-fn number_stamped_replies(socket: &Socket) -> io::Result<()> {
+///
+/// With `hardware` it tells those of interfaces too (`SOF_TIMESTAMPING_RAW_HARDWARE`), of arrivals
+/// with their interface (`SOF_TIMESTAMPING_OPT_PKTINFO`), of departures beside its own
+/// (`SOF_TIMESTAMPING_OPT_TX_SWHW`). The last two are of Linux 4.13.
+fn number_stamped_replies(socket: &Socket, hardware: bool) -> io::Result<()> {
+    let hardware_flags = libc::SOF_TIMESTAMPING_RX_HARDWARE
+        | libc::SOF_TIMESTAMPING_RAW_HARDWARE
+        | libc::SOF_TIMESTAMPING_OPT_PKTINFO
+        | libc::SOF_TIMESTAMPING_OPT_TX_SWHW;
     let flags = libc::SOF_TIMESTAMPING_OPT_ID | libc::SOF_TIMESTAMPING_OPT_TSONLY;
+    let flags = if hardware { flags | hardware_flags } else { flags };
     option::set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &flags)
 }
 

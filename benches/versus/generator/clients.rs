@@ -3,7 +3,9 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd as _;
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use timeball::aead::{Aead, Algorithm, NonceGenerator};
 use timeball::client::{Association, Pending, REQUEST_BYTES_MIN, request_header};
 use timeball::cookie::format::{self, ClientKeys, cookie_bytes};
@@ -14,8 +16,8 @@ use timeball::sys::mmsg;
 use timeball::wire::ntp::{HEADER_BYTES, Header, Mode};
 use timeball::wire::timestamp::NtpTimestamp;
 
-use crate::bpf::Map;
-use crate::nanoseconds;
+use crate::program::Deck;
+use crate::{Flood, nanoseconds};
 
 /// Associations with keys, cookies and addresses of their own, unless told: enough that their
 /// packets do not stay in a second-level cache.
@@ -34,6 +36,10 @@ const NETWORK: u32 = 0x0ac8_0000;
 /// Addresses that the script gives to the two ends.
 const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const GENERATOR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const NOBODY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
+
+/// Different requests of a flood, a power of two: more addresses than any limit remembers.
+const FLOOD_FRAMES: usize = 1 << 16;
 
 const ETHERNET_BYTES: usize = 14;
 const IPV4_BYTES: usize = 20;
@@ -70,6 +76,8 @@ pub(crate) struct Judged {
     /// How much later than a transmit timestamp says its reply was taken in here: each authentic
     /// reply, or of clients in interleaved mode, each whose transmit timestamp came with the next.
     pub(crate) lateness_ns: Vec<i64>,
+    /// From a request's departure to the arrival of its authentic reply.
+    pub(crate) latency_ns: Vec<i64>,
 }
 
 impl Clients {
@@ -93,11 +101,12 @@ impl Clients {
         Self { clients, interleaved, random, buffers }
     }
 
-    pub(crate) fn frame_bytes(&self) -> usize {
-        self.clients[0].frame.len()
+    /// One client in so many is sampled.
+    pub(crate) fn stride(&self) -> usize {
+        self.clients.len() / SAMPLED
     }
 
-    pub(crate) fn frames(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn frames(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.clients.iter().map(|client| &client.frame[..])
     }
 
@@ -106,7 +115,7 @@ impl Clients {
     pub(crate) fn judge(
         &mut self,
         socket: &UdpSocket,
-        frames: &Map,
+        deck: &Deck,
         judged: &mut Judged,
     ) -> io::Result<()> {
         let mut envelopes = [Envelope::EMPTY; BATCH_DATAGRAMS];
@@ -119,12 +128,18 @@ impl Clients {
             for (place, envelope) in envelopes[..received].iter_mut().enumerate() {
                 let mut reply = self.buffers[place];
                 let reply = &mut reply[..envelope.payload_bytes];
-                let arrival = envelope.turn().arrival;
-                match arrival.and_then(|arrival| self.take(reply, arrival, judged)) {
-                    Some(index) if self.interleaved => {
-                        frames.write(index as u32, &self.clients[index].frame)?;
+                let taken = envelope
+                    .turn()
+                    .arrival
+                    .and_then(|arrival| Some((arrival, self.take(reply, arrival, judged)?)));
+                match taken {
+                    Some((arrival, index)) => {
+                        let departure = system_time(deck.departure(index)?);
+                        judged.latency_ns.push(nanoseconds(arrival.seconds_since(departure)));
+                        if self.interleaved {
+                            deck.write(index, &self.clients[index].frame)?;
+                        }
                     }
-                    Some(_) => {}
                     None => judged.wrong += 1,
                 }
             }
@@ -139,7 +154,7 @@ impl Clients {
         arrival: NtpTimestamp,
         judged: &mut Judged,
     ) -> Option<usize> {
-        let stride = self.clients.len() / SAMPLED;
+        let stride = self.stride();
         let origin = Header::parse(reply)?.origin_timestamp;
         let mut sampled = self.clients.iter_mut().enumerate().step_by(stride);
         let (index, client) = sampled.find(|(_, client)| {
@@ -223,6 +238,16 @@ fn write(
     (Some((association, pending)), pending.request_bytes)
 }
 
+/// A time of the monotonic clock by the clock that stamps what arrives.
+fn system_time(monotonic: Duration) -> NtpTimestamp {
+    let [wall, now] = [ClockId::Realtime, ClockId::Monotonic].map(|clock| {
+        let time = clock_gettime(clock);
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    });
+    let then = wall.saturating_sub(now.saturating_sub(monotonic));
+    NtpTimestamp::from_unix(then.as_secs() as i64, then.subsec_nanos())
+}
+
 /// Nothing but something to be recognised by.
 fn timestamp(random: &mut NonceGenerator) -> NtpTimestamp {
     let mut bytes = [0; 8];
@@ -253,6 +278,48 @@ fn mint_association(ring: &KeyRing, aead: &mut Aead, random: &mut NonceGenerator
     random.fill(nonce);
     aead.make_cookies(&mut [format::prepare(&mut cookie, master, nonce, &keys)]);
     Association::new(keys, std::iter::repeat_n(&cookie[..], COOKIES_PER_REPLY))
+}
+
+/// Requests of a flood, as frames of one length: nobody waits for what comes back. The addresses
+/// differ in every part of them.
+pub(crate) fn flood(kind: Flood, ring: &KeyRing, server: SocketAddrV4, past: bool) -> Vec<Vec<u8>> {
+    let mut aead = Aead::detect();
+    let mut random = NonceGenerator::from_seed(&[8; 32]);
+    let mut frame_of = |index: usize| {
+        let mut payload = [0; DATAGRAM_BYTES];
+        let header = request_header(timestamp(&mut random));
+        let bytes = match kind {
+            Flood::Ntp => write(None, &header, &mut payload, &mut random).1,
+            Flood::Nak => {
+                let association = mint_association(ring, &mut aead, &mut random);
+                let bytes = write(Some(association), &header, &mut payload, &mut random).1;
+                payload[bytes - 1] ^= 1;
+                bytes
+            }
+            Flood::Junk => {
+                random.fill(&mut payload);
+                index % DATAGRAM_BYTES
+            }
+        };
+        let mut frame = frame(forged(index), server, &payload[..bytes]);
+        if past {
+            // A hardware address that is nobody's: the server's interface drops it.
+            frame[..SERVER_MAC.len()].copy_from_slice(&NOBODY_MAC);
+        }
+        frame
+    };
+    let mut frames: Vec<Vec<u8>> = (0..FLOOD_FRAMES).map(&mut frame_of).collect();
+    let longest = frames.iter().map(Vec::len).max().expect("there are frames");
+    // The kernel cuts off what the IP header does not count.
+    frames.iter_mut().for_each(|frame| frame.resize(longest, 0));
+    frames
+}
+
+/// An address of 11.0.0.0/8, each in a /24 of its own as far as there are.
+fn forged(index: usize) -> SocketAddrV4 {
+    // The high bits of a product with the golden ratio are spread evenly.
+    let host = (index as u32).wrapping_mul(0x9e37_79b1) >> 8;
+    SocketAddrV4::new(Ipv4Addr::from(0x0b00_0000 | host), 1024 + (index * 7919 % 64_000) as u16)
 }
 
 /// Ethernet, IPv4 and UDP around `payload`. No UDP checksum: on real hardware the interface has

@@ -29,10 +29,10 @@ use timeball::cookie::ntskeys;
 use timeball::sys::socket::{UdpOptions, open_udp};
 
 use crate::bpf::{Map, Program};
-use crate::clients::{CLIENTS_DEFAULT, Clients, Judged, SAMPLE_PORT, SAMPLED};
+use crate::clients::{CLIENTS_DEFAULT, Clients, Judged, SAMPLE_PORT, SAMPLED, flood};
 use crate::counters::Counters;
 use crate::probes::Probes;
-use crate::program::{Frames, PACE_BYTES, Pace};
+use crate::program::{Deck, PACE_BYTES, Pace, Task};
 
 /// One window of load, run by benches/versus/run inside the namespace that it made.
 #[derive(Clone, Parser)]
@@ -76,6 +76,18 @@ pub(crate) struct Arguments {
     /// The server's processor
     #[arg(long, default_value_t = 0)]
     cpu: usize,
+    /// Requests that are late because of what else the processor does are not made up for
+    #[arg(long)]
+    punctual: bool,
+    /// A flood beside the requests, from addresses all over 11.0.0.0/8
+    #[arg(long)]
+    flood: Option<Flood>,
+    /// Requests of the flood per second; 0 sends as many as the machine can
+    #[arg(long, default_value_t = 0)]
+    flood_rate: u64,
+    /// The flood goes to a hardware address that is not the server's, whose interface drops it
+    #[arg(long)]
+    flood_past: bool,
 }
 
 /// What is asked of the server.
@@ -85,6 +97,17 @@ enum Ask {
     Ntp,
     /// One cookie of an AES-SIV-CMAC-256 association.
     Nts,
+}
+
+/// What a flood is of.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Flood {
+    /// Plain requests.
+    Ntp,
+    /// NTS requests that are not authentic.
+    Nak,
+    /// Random bytes of all lengths that fit into a frame, from none on.
+    Junk,
 }
 
 /// How requests follow each other.
@@ -101,6 +124,10 @@ const WARM_UP: Duration = Duration::from_millis(200);
 
 /// How often the sample's socket is emptied: before it overflows.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Requests that a punctual stream may send late, and together then: what comes due while a batch
+/// of frames is on its way.
+const PATIENCE: i32 = 16;
 
 /// Longest window: nothing here runs for long.
 const SECONDS_MAX: f64 = 60.0;
@@ -134,27 +161,35 @@ fn measure(arguments: &Arguments) -> Result<serde_json::Value, Box<dyn std::erro
     let address = (Ipv4Addr::UNSPECIFIED, SAMPLE_PORT).into();
     let socket = open_udp(address, false, &UdpOptions::default())?;
 
-    let frames = Map::array(clients.frame_bytes(), count as u32)?;
-    for (index, frame) in clients.frames().enumerate() {
-        frames.write(index as u32, frame)?;
-    }
-    let pace = Map::array(PACE_BYTES, 1)?;
-    pace.write(0, &Pace::starting_now(arguments.rate).to_bytes())?;
-    let program = Program::load_xdp(&program::assemble(&Frames {
-        frames: &frames,
-        count: count as u32,
-        bytes: clients.frame_bytes() as u32,
+    let deck = Deck::of(clients.frames())?;
+    let flood = arguments.flood.map(|kind| {
+        let frames = flood(kind, &ring, arguments.server, arguments.flood_past);
+        Deck::of(frames.iter().map(Vec::as_slice))
+    });
+    let flood = flood.transpose()?;
+    let streams: Vec<&Deck> = [Some(&deck), flood.as_ref()].into_iter().flatten().collect();
+    let rates = [arguments.rate, arguments.flood_rate];
+    let paces: Vec<u8> = rates
+        .iter()
+        .take(streams.len())
+        .flat_map(|&rate| Pace::starting_now(rate).to_bytes())
+        .collect();
+    let pace = Map::array(PACE_BYTES * streams.len(), 1)?;
+    pace.write(0, &paces)?;
+    let program = Program::load_xdp(&program::assemble(&Task {
+        streams: &streams,
         pace: &pace,
         arrivals: arguments.arrivals,
+        patience: arguments.punctual.then_some(PATIENCE),
         interface: index_of(&arguments.interface)?,
     }))?;
 
     let stop = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGUSR1, Arc::clone(&stop))?;
-    let bytes = clients.frame_bytes();
+    let bytes = streams.iter().map(|stream| stream.frame_bytes()).max().expect("a stream");
     let observer = thread::spawn({
         let arguments = arguments.clone();
-        let sample = Sample::of(clients, socket, frames, &arguments)?;
+        let sample = Sample::of(clients, socket, deck, &arguments)?;
         move || {
             let seen = observe(&arguments, &pace, sample);
             // The kernel gives a process's signal to its main thread, which it takes out of the
@@ -174,7 +209,7 @@ fn measure(arguments: &Arguments) -> Result<serde_json::Value, Box<dyn std::erro
 struct Sample {
     clients: Clients,
     socket: UdpSocket,
-    frames: Map,
+    deck: Deck,
     probes: Option<Probes>,
     judged: Judged,
 }
@@ -183,18 +218,18 @@ impl Sample {
     fn of(
         clients: Clients,
         socket: UdpSocket,
-        frames: Map,
+        deck: Deck,
         arguments: &Arguments,
     ) -> io::Result<Self> {
         let probes = arguments.probe.then(|| Probes::open(arguments.server)).transpose()?;
-        Ok(Self { clients, socket, frames, probes, judged: Judged::default() })
+        Ok(Self { clients, socket, deck, probes, judged: Judged::default() })
     }
 
     /// Looks for so long.
     fn watch(&mut self, time: Duration) -> io::Result<()> {
         let end = Instant::now() + time;
         while Instant::now() < end {
-            self.clients.judge(&self.socket, &self.frames, &mut self.judged)?;
+            self.clients.judge(&self.socket, &self.deck, &mut self.judged)?;
             if let Some(probes) = &mut self.probes {
                 probes.turn()?;
             }
@@ -206,6 +241,7 @@ impl Sample {
     /// Measures from now on.
     fn begin(&mut self) {
         self.judged.lateness_ns.clear();
+        self.judged.latency_ns.clear();
         if let Some(probes) = &mut self.probes {
             probes.begin();
         }
@@ -225,7 +261,9 @@ fn observe(arguments: &Arguments, pace: &Map, mut sample: Sample) -> io::Result<
     sample.watch(Duration::from_secs_f64(arguments.seconds.clamp(0.01, SECONDS_MAX)))?;
     let (after, sent_after) = look()?;
     let seconds = started.elapsed().as_secs_f64();
-    Ok(report(&after.since(&before), sent_after - sent_before, &sample, seconds))
+    let sent: Vec<u64> =
+        sent_after.iter().zip(sent_before).map(|(after, before)| after - before).collect();
+    Ok(report(&after.since(&before), &sent, &sample, seconds))
 }
 
 /// In interleaved mode until each client has had its third reply, which is the first in that mode.
@@ -237,8 +275,9 @@ fn warm_up(arguments: &Arguments) -> Duration {
     WARM_UP + Duration::from_secs_f64((3.0 * turn_seconds).min(SECONDS_MAX))
 }
 
-fn report(spent: &Counters, sent: u64, sample: &Sample, seconds: f64) -> serde_json::Value {
-    let Sample { judged, probes, .. } = sample;
+fn report(spent: &Counters, sent: &[u64], sample: &Sample, seconds: f64) -> serde_json::Value {
+    let Sample { judged, probes, clients, .. } = sample;
+    let (sent, flooded) = (sent[0], sent.get(1).copied());
     let per_second = |count: u64| (count as f64 / seconds).round();
     let per_response = |time_ns: u64| (time_ns as f64 / spent.answered.max(1) as f64).round();
     let share = |time_ns: u64| (time_ns as f64 / seconds / 1e6).round() / 1e3;
@@ -256,18 +295,22 @@ fn report(spent: &Counters, sent: u64, sample: &Sample, seconds: f64) -> serde_j
         "core_idle_share": share(spent.idle_ns),
         "core_softirq_share": share(spent.softirq_ns),
         "core_steal_share": share(spent.steal_ns),
+        "flooded": flooded.map(per_second),
         "sampled": judged.authentic + judged.wrong,
         "wrong": judged.wrong,
-        "lateness_ns": lateness(&judged.lateness_ns),
+        "sampled_requests": sent as f64 / clients.stride() as f64,
+        "sampled_replies": judged.latency_ns.len(),
+        "latency_ns": distribution(&judged.latency_ns),
+        "lateness_ns": distribution(&judged.lateness_ns),
         "transmit_error_ns": magnitude(&judged.lateness_ns),
         "receive_error_ns": probes.as_ref().map(|probes| magnitude(&probes.errors_ns())),
         "seconds": seconds,
     })
 }
 
-/// Mean, standard deviation and ranks of what the transmit timestamps were off by.
-fn lateness(errors_ns: &[i64]) -> serde_json::Value {
-    let mut sorted = errors_ns.to_vec();
+/// Mean, standard deviation and ranks.
+fn distribution(values_ns: &[i64]) -> serde_json::Value {
+    let mut sorted = values_ns.to_vec();
     sorted.sort_unstable();
     if sorted.is_empty() {
         return serde_json::Value::Null;

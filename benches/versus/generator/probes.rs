@@ -11,6 +11,7 @@ use std::os::fd::AsFd as _;
 
 use timeball::client::request_header;
 use timeball::limits::{BATCH_DATAGRAMS, DATAGRAM_BYTES};
+use timeball::sys::control::DepartureStamp;
 use timeball::sys::message::Envelope;
 use timeball::sys::mmsg::{self, Outgoing};
 use timeball::sys::socket::{UdpOptions, open_udp};
@@ -73,8 +74,10 @@ impl Probes {
         let mut envelopes = [Envelope::EMPTY; BATCH_DATAGRAMS];
         let told = received(mmsg::recv_errors(self.socket.as_fd(), &mut envelopes))?;
         for departure in envelopes[..told].iter().filter_map(Envelope::departure) {
-            if let Some(probe) = self.probes.get_mut(departure.number as usize) {
-                probe.departure = Some(departure.at);
+            let Some(probe) = self.probes.get_mut(departure.number as usize) else { continue };
+            // No interface was asked.
+            if let DepartureStamp::Software(at) = departure.stamp {
+                probe.departure = Some(at);
             }
         }
         Ok(())

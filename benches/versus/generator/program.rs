@@ -1,13 +1,19 @@
 //! The BPF program that turns each frame of the test runner into the next request.
 //!
 //! ```text
-//! elapsed = now − start                     in bursts: rounded down to 2¹⁶ ns
-//! due = elapsed × rate / 2³⁰                requests that should have left by now
-//! if pace.sent ≥ due: drop this frame       (not yet)
-//! copy frames[pace.sent mod count] into the frame; pace.sent += 1
-//! redirect the frame to the interface
+//! for each stream:
+//!     elapsed = now − start                 in bursts: rounded down to 2¹⁶ ns
+//!     due = elapsed × rate / 2³⁰            requests that should have left by now
+//!     if sent ≥ due: the next stream        (not yet)
+//!     if sent + patience < due: start = now − sent × 2³⁰ / rate
+//!     copy frames[sent mod count] into the frame; sent += 1
+//!     redirect the frame to the interface
+//! drop the frame
 //! ```
+//!
+//! The first stream goes first: a flood fills what it leaves.
 
+use std::io;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -16,22 +22,64 @@ use crate::Arrivals;
 use crate::bpf::Map;
 
 /// What the program sends, and where.
-pub(crate) struct Frames<'a> {
-    /// One frame an entry.
-    pub(crate) frames: &'a Map,
-    /// Entries, a power of two.
-    pub(crate) count: u32,
-    /// Length of each frame.
-    pub(crate) bytes: u32,
-    /// One [`Pace`].
+pub(crate) struct Task<'a> {
+    pub(crate) streams: &'a [&'a Deck],
+    /// A [`Pace`] of each stream, one behind the other.
     pub(crate) pace: &'a Map,
     /// How the requests follow each other.
     pub(crate) arrivals: Arrivals,
+    /// Requests that may be late and leave together then; those beyond never leave. None for all.
+    pub(crate) patience: Option<i32>,
     /// Index of the interface to send to.
     pub(crate) interface: u32,
 }
 
-/// What the program counts and obeys: three numbers of 64 bits.
+/// Frames of one length that are sent in turn, each with the time when it was sent last.
+pub(crate) struct Deck {
+    map: Map,
+    /// Frames, a power of two.
+    count: usize,
+    frame_bytes: usize,
+}
+
+impl Deck {
+    /// Of a power of two of frames.
+    pub(crate) fn of<'a>(frames: impl ExactSizeIterator<Item = &'a [u8]>) -> io::Result<Self> {
+        let mut frames = frames.enumerate().peekable();
+        let frame_bytes = frames.peek().expect("a frame").1.len();
+        let value_bytes = frame_bytes.next_multiple_of(8) + 8;
+        let count = frames.len();
+        let deck = Self { map: Map::array(value_bytes, count as u32)?, count, frame_bytes };
+        frames.try_for_each(|(index, frame)| deck.write(index, frame))?;
+        Ok(deck)
+    }
+
+    pub(crate) fn frame_bytes(&self) -> usize {
+        self.frame_bytes
+    }
+
+    /// Changes a frame.
+    pub(crate) fn write(&self, index: usize, frame: &[u8]) -> io::Result<()> {
+        assert_eq!(frame.len(), self.frame_bytes);
+        let mut value = frame.to_vec();
+        value.resize(self.departure_at() + 8, 0);
+        self.map.write(index as u32, &value)
+    }
+
+    /// When the frame was sent last, by the monotonic clock.
+    pub(crate) fn departure(&self, index: usize) -> io::Result<Duration> {
+        let value = self.map.read(index as u32)?;
+        let nanoseconds = value[self.departure_at()..].first_chunk().expect("it has one");
+        Ok(Duration::from_nanos(u64::from_ne_bytes(*nanoseconds)))
+    }
+
+    /// Where in a value the departure stands.
+    fn departure_at(&self) -> usize {
+        self.frame_bytes.next_multiple_of(8)
+    }
+}
+
+/// What the program counts and obeys of a stream: three numbers of 64 bits.
 pub(crate) struct Pace {
     sent: u64,
     start_ns: u64,
@@ -63,9 +111,10 @@ impl Pace {
         bytes
     }
 
-    /// How many were sent, by the bytes of a pace.
-    pub(crate) fn sent(bytes: &[u8]) -> u64 {
-        u64::from_ne_bytes(*bytes.first_chunk().expect("a pace"))
+    /// How many of each stream were sent, by the bytes of their paces.
+    pub(crate) fn sent(bytes: &[u8]) -> Vec<u64> {
+        let paces = bytes.chunks_exact(PACE_BYTES);
+        paces.map(|pace| u64::from_ne_bytes(*pace.first_chunk().expect("a pace"))).collect()
     }
 }
 
@@ -88,6 +137,7 @@ const fn code(code: u8, destination: u8, source: u8, offset: i16, immediate: i32
 const CONTEXT: u8 = 6;
 const PACE: u8 = 7;
 const SENT: u8 = 8;
+const NOW: u8 = 9;
 const STACK: u8 = 10;
 
 // Operations (`linux/bpf_common.h`, `linux/bpf.h`), each with the operands used here.
@@ -122,46 +172,75 @@ const HELPER_REDIRECT: i32 = 23;
 const HELPER_XDP_STORE_BYTES: i32 = 190;
 const XDP_DROP: i32 = 1;
 
-pub(crate) fn assemble(what: &Frames<'_>) -> Vec<Instruction> {
-    let tick = match what.arrivals {
+pub(crate) fn assemble(task: &Task<'_>) -> Vec<Instruction> {
+    let mut program = vec![move_register(CONTEXT, 1)];
+    program.extend(load_map(PACE, 2, task.pace));
+    program.extend([call(HELPER_KTIME_GET_NS), move_register(NOW, 0)]);
+    for (place, stream) in task.streams.iter().enumerate() {
+        program.extend(send_if_due(task, stream, (place * PACE_BYTES) as i16));
+    }
+    program.extend([move_number(0, XDP_DROP), EXIT]);
+    program
+}
+
+/// Sends the next frame of a stream, whose pace is at `pace`, or goes on behind itself.
+fn send_if_due(task: &Task<'_>, stream: &Deck, pace: i16) -> Vec<Instruction> {
+    let tick = match task.arrivals {
         Arrivals::Steady => -1,
         Arrivals::Bursts => -1 << 16,
     };
-    let mut program = vec![move_register(CONTEXT, 1)];
-    program.extend(load_map(PACE, 2, what.pace));
-    program.extend([
-        call(HELPER_KTIME_GET_NS),
-        load(1, PACE, 8),
-        code(0x1f, 0, 1, 0, 0), // elapsed = now - start
-        code(0x57, 0, 0, 0, tick),
-        load(1, PACE, 16),
-        code(0x2f, 0, 1, 0, 0),  // × rate
-        code(0x77, 0, 0, 0, 30), // / 2^30
-        load(SENT, PACE, 0),
-        code(0x3d, SENT, 0, 20, 0), // sent ≥ due: to the drop at the end
+    let mut then = hurry(task.patience, pace);
+    then.extend([
         move_register(1, SENT),
         code(0x07, 1, 0, 0, 1),
-        store(PACE, 0, 1), // one sender: no need for an atomic addition
-        code(0x57, SENT, 0, 0, what.count as i32 - 1),
+        store(PACE, pace, 1), // one sender: no need for an atomic addition
+        code(0x57, SENT, 0, 0, stream.count as i32 - 1),
         store_32(STACK, -4, SENT),
     ]);
-    program.extend(load_map(1, 1, what.frames));
-    program.extend([
+    then.extend(load_map(1, 1, &stream.map));
+    then.extend([
         move_register(2, STACK),
         code(0x07, 2, 0, 0, -4),
         call(HELPER_MAP_LOOKUP),
-        code(0x15, 0, 0, 9, 0), // no such entry: to the drop
+        code(0x15, 0, 0, 10, 0), // no such entry: to the end
+        store(0, stream.departure_at() as i16, NOW),
         move_register(1, CONTEXT),
         move_number(2, 0),
         move_register(3, 0),
-        move_number(4, what.bytes as i32),
+        move_number(4, stream.frame_bytes as i32),
         call(HELPER_XDP_STORE_BYTES),
-        move_number(1, what.interface as i32),
+        move_number(1, task.interface as i32),
         move_number(2, 0),
         call(HELPER_REDIRECT),
         EXIT,
-        move_number(0, XDP_DROP),
-        EXIT,
     ]);
+    let mut program = vec![
+        move_register(0, NOW),
+        load(1, PACE, pace + 8),
+        code(0x1f, 0, 1, 0, 0), // elapsed = now - start
+        code(0x57, 0, 0, 0, tick),
+        load(1, PACE, pace + 16),
+        code(0x2f, 0, 1, 0, 0),  // × rate
+        code(0x77, 0, 0, 0, 30), // / 2^30
+        load(SENT, PACE, pace),
+        code(0x3d, SENT, 0, then.len() as i16, 0), // sent ≥ due: to the end
+    ];
+    program.extend(then);
     program
+}
+
+/// Lets the stream begin anew, as if it had sent at its pace so far, if more are due than may be
+/// late. The rate is in register 1, what is due in register 0.
+fn hurry(patience: Option<i32>, pace: i16) -> Vec<Instruction> {
+    let Some(patience) = patience else { return Vec::new() };
+    vec![
+        code(0x1f, 0, SENT, 0, 0),     // due - sent
+        code(0xb5, 0, 0, 6, patience), // ≤ patience: behind this
+        move_register(0, SENT),
+        code(0x67, 0, 0, 0, 30),  // × 2^30
+        code(0x3f, 0, 1, 0, 0),   // / rate
+        code(0x87, 0, 0, 0, 0),   // its negative
+        code(0x0f, 0, NOW, 0, 0), // + now
+        store(PACE, pace + 8, 0),
+    ]
 }

@@ -39,9 +39,9 @@ pub const EXIT_INVALID: u8 = 3;
     arg_required_else_help = true,
     after_help = AFTER_HELP
 )]
-struct Arguments {
+struct Arguments<C: Subcommand> {
     #[command(subcommand)]
-    command: Command,
+    command: C,
 }
 
 const AFTER_HELP: &str = "\
@@ -50,6 +50,16 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 done, but the generator was the l
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Shown(Box<Shown>),
+    /// Write manual pages and shell completions; packaging/build does this
+    #[command(hide = true)]
+    Generate(GenerateArguments),
+}
+
+/// What is for users, and is in manual pages and completions.
+#[derive(Debug, Subcommand)]
+enum Shown {
     /// Offer NTP requests at a rate, whatever the server does
     Ntp(arguments::NtpArguments),
     /// Offer authenticated requests: keys and cookies by NTS-KE, minted, or from a file
@@ -62,9 +72,6 @@ enum Command {
     Search(search::SearchArguments),
     /// Merge or compare results, as text or as one HTML file
     Report(report::ReportArguments),
-    /// Write manual pages and shell completions; packaging/build does this
-    #[command(hide = true)]
-    Generate(GenerateArguments),
 }
 
 /// What the manual pages say beside the options.
@@ -81,23 +88,18 @@ pub const PROGRAM: Program = Program {
 
 /// The command line, for manual pages and completions.
 pub fn command() -> clap::Command {
-    Arguments::command()
+    Arguments::<Shown>::command()
 }
 
 /// Runs the program and returns its exit code.
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::<Command>::parse();
     let stop = match stop_on_signals() {
         Ok(stop) => stop,
         Err(error) => return fail(EXIT_FAILURE, format_args!("cannot catch Ctrl-C: {error}")),
     };
     let result = match arguments.command {
-        Command::Ntp(arguments) => load::ntp(&arguments, &stop),
-        Command::Nts(arguments) => load::nts(&arguments, &stop),
-        Command::Ke(arguments) => ke::run(&arguments, &stop),
-        Command::Mix(arguments) => mix::run(&arguments, &stop),
-        Command::Search(arguments) => search::run(&arguments, &stop),
-        Command::Report(arguments) => report::run(&arguments),
+        Command::Shown(shown) => obey(&shown, &stop),
         Command::Generate(arguments) => generate(&arguments, command(), &PROGRAM)
             .map(|()| EXIT_FINE)
             .map_err(CommandError::from),
@@ -105,6 +107,17 @@ pub fn run() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(error.code, error.message),
+    }
+}
+
+fn obey(command: &Shown, stop: &AtomicBool) -> Result<u8, CommandError> {
+    match command {
+        Shown::Ntp(arguments) => load::ntp(arguments, stop),
+        Shown::Nts(arguments) => load::nts(arguments, stop),
+        Shown::Ke(arguments) => ke::run(arguments, stop),
+        Shown::Mix(arguments) => mix::run(arguments, stop),
+        Shown::Search(arguments) => search::run(arguments, stop),
+        Shown::Report(arguments) => report::run(arguments),
     }
 }
 

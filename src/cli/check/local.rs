@@ -12,6 +12,7 @@ use crate::cli::place::Place;
 use crate::clock::record::SourceState;
 use crate::clock::source::Source;
 use crate::engine::outcome::Outcome;
+use crate::host::tuning::README;
 use crate::limits::commands::{CHECK_REQUESTS_MIN, CHECK_RESTART_RECENT};
 use crate::process::control::{AskError, Request, ask};
 use crate::process::status::{ProcessStatus, Status};
@@ -170,10 +171,9 @@ fn requests(first: &Status, second: &Status, thresholds: &Thresholds, report: &m
     let of = |name: &str| totals.get(name).copied().unwrap_or_default();
     let lost = of("receive_drops") + of("send_buffer_full");
     let received = received(totals);
-    let text = format!(
-        "{lost} datagrams lost to full socket buffers {when}, {received} received \
-         (tuning/README.md)"
-    );
+    let see = if lost > 0 { format!("; see {README}") } else { String::new() };
+    let text =
+        format!("{lost} datagrams lost to full socket buffers {when}, {received} received{see}");
     share(&DROPS, lost, received + of("receive_drops"), &thresholds.drops, text, report);
     let (naks, answered) = (of("nts_nak"), of("answered_nts"));
     let text = format!("{naks} NTS requests refused (NTS NAK) {when}, {answered} answered");

@@ -2,9 +2,11 @@
 
 mod files;
 mod firewall;
+mod hardware;
 mod machine;
 mod names;
 mod service;
+mod service_user;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -47,7 +49,7 @@ As root it sees most. Nothing is changed; what it prints behind \"fix:\" would.
 Exit codes: 0 ok, 1 warning, 2 critical, 3 something could not be looked at.";
 
 /// Everything that is looked at, by the names in front of the findings.
-pub(super) const CHECKS: [&str; 26] = [
+pub(super) const CHECKS: [&str; 27] = [
     "configuration",
     "server",
     "port",
@@ -69,6 +71,7 @@ pub(super) const CHECKS: [&str; 26] = [
     "queues",
     "interrupts",
     "offloads",
+    "hardware timestamps",
     "mtu",
     "processors",
     "descriptors",
@@ -184,10 +187,12 @@ fn examine(patient: &Patient<'_>, host_only: bool, findings: &mut Findings) {
         names::resolve(patient, findings);
         files::certificates(patient, findings);
         files::keys(patient, findings);
+        service_user::access(patient, findings);
         service::clock(patient, findings);
     }
     firewall::connection_tracking(patient, &rules, findings);
     machine::examine(patient, findings);
+    hardware::stamping(patient, findings);
 }
 
 /// One line a finding, then how many of each state.

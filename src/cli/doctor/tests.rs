@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use tempfile::TempDir;
 
@@ -293,6 +293,56 @@ fn a_key_of_a_certificate_may_be_readable_for_its_group() {
     }
 }
 
+/// A unit runs the server as a user of its own, which is not the one that looks.
+#[test]
+fn what_the_service_s_user_cannot_read_is_critical() {
+    let passwd = |ward: &Ward| {
+        let gid = fs::metadata(ward.root.path()).expect("there").gid();
+        ward.put("/usr/lib/systemd/system/timeball.service", "[Service]\nUser=timeball\n");
+        ward.put("/etc/passwd", &format!("root:x:0:0::/:\ntimeball:x:4242:{gid}::/:\n"));
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(ward.root.path(), open).expect("ours");
+    };
+    let permit = |ward: &Ward, path: &str, mode: u32| {
+        let path = ward.root.path().join(path);
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
+    };
+    let unreadable = |ward: Ward| -> Vec<(&'static str, String, Option<String>)> {
+        let is_of_user = |found: &Finding| found.text.contains("the service's user");
+        let found = ward.examine().into_iter().filter(is_of_user);
+        found.map(|found| (found.check, found.text, found.fix)).collect()
+    };
+
+    let ward = Ward::new();
+    passwd(&ward);
+    permit(&ward, "state", 0o750);
+    let key = ward.root.path().join("state/key.pem").display().to_string();
+    let text = format!("{key} cannot be read by timeball, the service's user");
+    let fix = format!("chgrp timeball {key}; chmod 0640 {key}");
+    assert_eq!(unreadable(ward), [("key file", text, Some(fix))]);
+
+    let ward = Ward::new();
+    passwd(&ward);
+    permit(&ward, "state", 0o750);
+    permit(&ward, "state/key.pem", 0o640);
+    assert_eq!(unreadable(ward), [], "its group may read it");
+
+    // As certbot has it: nobody may enter the folder.
+    let ward = Ward::new();
+    passwd(&ward);
+    let found = unreadable(ward);
+    let checks: Vec<&str> = found.iter().map(|(check, ..)| *check).collect();
+    assert_eq!(checks, ["certificate", "key file"]);
+    for (_, text, fix) in &found {
+        assert!(text.contains(", who may not enter ") && text.ends_with("/state"), "{text}");
+        assert!(fix.as_ref().is_some_and(|fix| fix.contains("examples/certificates")));
+    }
+
+    let ward = Ward::new();
+    permit(&ward, "state", 0o700);
+    assert_eq!(unreadable(ward), [], "without a unit it is started by whoever looks");
+}
+
 #[test]
 fn a_clock_that_nobody_keeps_is_critical() {
     let mut ward = Ward::new();
@@ -374,6 +424,36 @@ fn a_line_has_cause_and_fix_and_the_last_one_counts() {
     print(&findings, true, &mut shown).expect("written");
     assert!(String::from_utf8(shown).expect("text").starts_with("warning   port"));
     assert_eq!(findings.state(), State::Warning);
+}
+
+#[test]
+fn interfaces_that_are_to_stamp_and_cannot_are_named() {
+    let mut ward = Ward::new();
+    ward.configure("[ke]\n", "hardware_timestamps = [\"eth0\", \"eth1\", \"eth2\"]\n[ke]\n");
+    let findings = ward.examine();
+    let texts: Vec<_> =
+        findings.iter().filter(|found| found.check == "hardware timestamps").collect();
+    let text = |place: usize| (texts[place].state, texts[place].text.as_str());
+    let because = "so the kernel's timestamps are used";
+    assert_eq!(text(0), (State::Warning, &*format!("eth0 has no clock (PHC), {because}")));
+    let unreadable =
+        format!("the clock of eth1, /dev/ptp1, cannot be opened (entity not found), {because}");
+    assert_eq!(text(1), (State::Warning, &*unreadable));
+    assert_eq!(text(2), (State::Warning, &*format!("there is no interface eth2, {because}")));
+    assert_eq!(
+        texts[0].fix.as_deref(),
+        Some("`ethtool -T eth0` shows what it can; take it out of ntp.hardware_timestamps")
+    );
+
+    let mut ward = Ward::new();
+    ward.put("/sys/class/net/eth1/operstate", "up\n");
+    ward.put("/dev/ptp1", "");
+    ward.configure("[ke]\n", "hardware_timestamps = [\"*\"]\n[ke]\n");
+    let findings = ward.examine();
+    let mut found = findings.iter().filter(|found| found.check == "hardware timestamps");
+    let stamps = found.next().expect("one");
+    assert_eq!(stamps.text, "eth1 stamps packets by its clock /dev/ptp1");
+    assert_eq!((stamps.state, found.next()), (State::Ok, None));
 }
 
 /// The table of symptoms names every check, and none that does not exist.

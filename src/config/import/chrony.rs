@@ -14,9 +14,8 @@ use super::{
 use crate::aead::Algorithm;
 use crate::config::address::parse_network;
 use crate::ke::negotiate::NtpServer;
-use crate::limits::{
-    IMPORT_FOLLOWED_PORT, KE_CONNECTIONS_MAX, KE_PROCESSES_MAX, KEY_ROTATION, NTP_PORT, NTS_KE_PORT,
-};
+use crate::limits::commands::IMPORT_FOLLOWED_PORT;
+use crate::limits::{KE_CONNECTIONS_MAX, KE_PROCESSES_MAX, KEY_ROTATION, NTP_PORT, NTS_KE_PORT};
 
 /// Turns the directives of a chronyd that serves time into timeball's, which serves beside it.
 /// chronyd goes on keeping the clock.
@@ -462,7 +461,8 @@ const REASONS: [Reason; 11] = [
     (
         &["hwtimestamp"],
         Fate::Ignored,
-        "timeball takes the kernel's timestamps; chronyd may go on taking the interface's",
+        "timeball takes the kernel's timestamps unless ntp.hardware_timestamps names the interface, \
+         for which its unit needs another capability (docs/OPERATIONS.md)",
     ),
     (
         &["broadcast", "ntpsigndsocket", "ptpport", "ptpdomain"],

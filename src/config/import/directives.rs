@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::limits::IMPORT_INCLUDE_DEPTH_MAX;
+use crate::limits::commands::IMPORT_INCLUDE_DEPTH_MAX;
 
 /// A line that says something.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,11 +12,11 @@ use super::{
 use crate::config::address::{parse_address, parse_network};
 use crate::config::raw::ConfigError;
 use crate::ke::negotiate::NtpServer;
-use crate::limits::{
+use crate::limits::commands::{
     IMPORT_DIRECTIVE_COLUMNS, IMPORT_FOLLOWED_PORT, IMPORT_NTPD_RS_ROTATION,
-    IMPORT_NTPD_RS_STALE_KEYS, KE_CONNECTIONS_MAX, KE_TIMEOUT_SECONDS, KEY_ROTATION, NTP_PORT,
-    NTS_KE_PORT,
+    IMPORT_NTPD_RS_STALE_KEYS,
 };
+use crate::limits::{KE_CONNECTIONS_MAX, KE_TIMEOUT_SECONDS, KEY_ROTATION, NTP_PORT, NTS_KE_PORT};
 
 /// Turns an ntpd-rs that serves time into a timeball, which serves beside it. ntpd-rs goes on
 /// keeping the clock.

@@ -55,7 +55,7 @@ export class Chart {
     const end = samples[samples.length - 1].at;
     const { left, right, top, bottom } = PADDING;
     // A page that was just opened has little to show yet.
-    const span = Math.min(60 * Math.max(Math.ceil((end - samples[0].at) / 60), 1), this.spanSeconds);
+    const span = Math.min(30 * Math.max(Math.ceil((end - samples[0].at) / 30), 2), this.spanSeconds);
     this.x = (at) => left + (1 - (end - at) / span) * (width - left - right);
     const { ticks, part } = this.axis(samples);
     const y = (value) => top + (1 - Math.min(Math.max(part(value), 0), 1)) * (height - top - bottom);
@@ -75,7 +75,8 @@ export class Chart {
         const line = run.map((sample, place) => `${place ? "L" : "M"}${this.x(sample.at).toFixed(1)} ${y(sample[name]).toFixed(1)}`).join("");
         const [first, last] = [run[0], run[run.length - 1]].map((sample) => this.x(sample.at).toFixed(1));
         const ground = (height - bottom).toFixed(1);
-        drawn.push(element("path", { class: `area ${colour}`, d: `${line}L${last} ${ground}L${first} ${ground}Z` }));
+        // The height above the floor of a logarithmic axis is no amount.
+        if (!this.floor) drawn.push(element("path", { class: `area ${colour}`, d: `${line}L${last} ${ground}L${first} ${ground}Z` }));
         drawn.push(element("path", { class: `line ${colour}`, d: line }));
       }
     }

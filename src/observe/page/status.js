@@ -245,7 +245,7 @@ function showCertificates({ certificates, taken_unix_milliseconds: now }) {
     const until = new Date(found.expires_unix * 1000).toISOString().slice(0, 10);
     entry.append(
       made("p", found.names.join(", ")),
-      made("p", left > 0 ? `good for ${age(left)}, until ${until}` : `expired on ${until}`, left > 30 * 86400 ? "good" : "bad"),
+      made("p", left > 0 ? `good for ${age(left)}, until ${until}` : `expired on ${until}`, left > 0 ? "" : "bad"),
       made("p", found.file, "file code"),
       ...found.warnings.map((warning) => made("p", warning, "bad")),
     );
@@ -257,7 +257,8 @@ function showProcesses({ processes }) {
   fill("table-processes", processes.map(({ role, pid, is_serving: serves, age_seconds: up, restarts }) => ({
     cells: [
       [role],
-      [serves ? `serves, process ${pid}` : pid === null ? "waits to be started again" : "is starting", serves ? "good" : "bad"],
+      [serves ? "serves" : pid === null ? "waits to be started again" : "is starting", serves ? "good" : "bad"],
+      [pid === null ? "–" : String(pid), "number aside"],
       [age(up), "number"],
       [count(restarts), "number"],
     ],

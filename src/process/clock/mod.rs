@@ -1,5 +1,6 @@
 //! The clock role: asks the source of the time once a second and publishes what it says.
 
+mod hardware;
 mod inquiry;
 mod log;
 
@@ -11,6 +12,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use self::hardware::Phcs;
 use self::inquiry::{Inquiry, NtpQuestion, SmoothingQuestion, TrackingQuestion};
 use self::log::{LogWriter, Logs};
 use super::channel::Link;
@@ -43,7 +45,7 @@ pub fn run(
     link: &Link,
     filter: Filter,
 ) -> Result<(), RoleError> {
-    let ClockStart { settings, why_no_chronyd, leap, logs } = start.decode()?;
+    let ClockStart { settings, why_no_chronyd, leap, logs, stamping } = start.decode()?;
     let pages = ClockPages::take(descriptors.take(Purpose::Page))?;
     let stop = Arc::new(AtomicBool::new(false));
     let wake =
@@ -55,6 +57,7 @@ pub fn run(
     // The first reading looks for the vDSO, which takes calls of its own.
     let _ = moment();
     let mut keeper = Keeper::new(settings, pages, chronyd, leap)?;
+    keeper.phcs = Phcs::new(stamping, descriptors.take(Purpose::HardwareClock));
     if !logs.is_empty() {
         let writer = LogWriter::start()
             .map_err(|error| RoleError::new("the thread of the logs cannot start", error))?;
@@ -78,6 +81,8 @@ struct Keeper {
     /// The leap-seconds file, if there is one.
     leap_watch: Option<LeapWatch>,
     logs: Option<Logs>,
+    /// The clocks of interfaces.
+    phcs: Phcs,
     /// When the source is asked next.
     ask_due: Instant,
     /// Until when the answers to the last questions are waited for.
@@ -111,6 +116,7 @@ impl Keeper {
             following,
             leap_watch,
             logs: None,
+            phcs: Phcs::default(),
             ask_due,
             judge_due: None,
         })
@@ -160,6 +166,7 @@ impl Keeper {
     fn turn(&mut self, now: Instant, link: &Link) {
         if now >= self.ask_due {
             self.ask_due = now + CLOCK_LOOK_INTERVAL;
+            self.phcs.look(&mut self.pages.hardware);
             if let Some(following) = &mut self.following {
                 following.ask();
             }
@@ -224,6 +231,7 @@ impl Keeper {
             kernel: kernel.as_ref().map(Into::into),
             leap_file,
             logs: self.logs.as_ref().map(Logs::account),
+            hardware: self.phcs.account(),
         });
     }
 

@@ -15,6 +15,8 @@ use seccompiler::{
     SeccompRule,
 };
 
+use crate::sys::phc::Method;
+
 /// A system call that a role may make.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemCall {
@@ -36,6 +38,8 @@ enum Arguments {
     OwnProcess,
     /// fcntl(2): F_GETFD and F_GET_SEALS, which only ask.
     Inquiry,
+    /// ioctl(2): PTP_SYS_OFFSET, PTP_SYS_OFFSET_EXTENDED and PTP_SYS_OFFSET_PRECISE, which read.
+    ReadClock,
 }
 
 /// An entry by the name of its constant, `SYS_…`.
@@ -109,6 +113,7 @@ pub const CLOCK: &[SystemCall] = &[
     allow!(SYS_adjtimex, "the kernel's account of its clock; setting it takes a capability"),
     allow!(SYS_clock_adjtime, "the same: glibc's adjtimex"),
     allow!(SYS_recvfrom, "what a followed daemon says"),
+    allow!(SYS_ioctl, ReadClock, "what the clock of an interface shows"),
 ];
 
 /// What key establishment needs beside [`COMMON`].
@@ -159,6 +164,7 @@ impl Arguments {
             Self::NotExecutable => (2, MaskedEq(libc::PROT_EXEC as u64), vec![0]),
             Self::OwnProcess => (0, Eq, vec![getpid().as_raw_nonzero().get() as u64]),
             Self::Inquiry => (1, Eq, vec![libc::F_GETFD as u64, libc::F_GET_SEALS as u64]),
+            Self::ReadClock => (1, Eq, Method::REQUESTS.map(u64::from).to_vec()),
         };
         let rule = |value| {
             let condition = SeccompCondition::new(argument, Dword, operator.clone(), value)?;

@@ -10,9 +10,12 @@ use std::thread;
 use std::time::Instant;
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::ioctl_fionread;
 use rustix::process::{getpid, getppid, test_kill_process};
 
 use super::*;
+use crate::clock::hardware::Anchor;
+use crate::sys::phc::{self, Look, Method};
 
 /// Set in the process that is confined: the role and the call, by their places in the tables.
 const VICTIM: &str = "TIMEBALL_TEST_SANDBOX";
@@ -40,6 +43,8 @@ const CALLS: &[Call] = &[
     ("say something", |_| eprintln!("at {:?}", Instant::now()), &ROLES),
     ("look for itself", |_| _ = test_kill_process(getpid()), &ROLES),
     ("read the clock", |_| drop(crate::sys::adjtimex::read()), &[Role::Clock]),
+    ("read the clock of an interface", |open| drop(read_phc(open)), &[Role::Clock]),
+    ("ask a device for something else", |open| _ = ioctl_fionread(&open.udp), &[]),
     ("accept a connection", |open| drop(open.tcp.accept()), LISTENERS),
     ("receive", |open| drop(open.udp.recv(&mut [0])), RECEIVERS),
     ("open a file", |_| drop(File::open("/etc/passwd")), &[]),
@@ -52,6 +57,10 @@ const CALLS: &[Call] = &[
     ("make a memory file", |_| drop(memfd_create("", MemfdFlags::CLOEXEC)), &[]),
     ("become another user", |_| _ = nix::unistd::setuid(getuid().as_raw().into()), &[]),
 ];
+
+fn read_phc(open: &Opened) -> io::Result<Look> {
+    phc::read(&open.udp, Method::Plain, &Anchor { monotonic: 0, system: 0 })
+}
 
 #[test]
 fn a_forbidden_call_ends_the_process_and_an_allowed_one_does_not() {
