@@ -218,8 +218,8 @@ pub const CLOCK_STEP_MIN: u64 = (1 << 32) / 10_000;
 // Sockets (src/net, src/sys)
 
 /// Control messages of one datagram: a timestamp (32 bytes), one by hardware with its frame (64 and
-/// 32), an IPv6 packet information (40) and a count of drops (24); or of one in the error queue, the
-/// timestamps and an IPv6 error (64). The kernel writes what there is, mostly 32 or 64 bytes.
+/// 32), an IPv6 packet information (40) and a count of drops (24); or of one in the error queue,
+/// the timestamps and an IPv6 error (64). The kernel writes what there is, mostly 32 or 64 bytes.
 pub const CONTROL_BYTES: usize = 192;
 
 /// Receive buffer of a socket, unless configured. The kernel takes it twice and counts 832 bytes

@@ -124,8 +124,8 @@ pub(super) fn run(arguments: &ServeArguments) -> ExitCode {
 }
 
 /// In this order: systemd's sockets, settings and access lists, state directory, keys,
-/// certificates, sockets, the control socket, pages, clocks of interfaces, the supervisor's sandbox,
-/// roles. Nothing runs
+/// certificates, sockets, the control socket, pages, clocks of interfaces, the supervisor's
+/// sandbox, roles. Nothing runs
 /// and nothing is printed before all of it is there.
 fn serve(arguments: &ServeArguments) -> Result<(), Error> {
     // First of all: their numbers are theirs only until something else is opened.

@@ -126,9 +126,9 @@ pub const KEYS: &[Key] = &[
         sample: "[\"eth0\"]",
         is_default: false,
         help: &[
-            "Interfaces whose own clocks stamp requests and replies, at most 8, or \"*\" for all that",
-            "can. Needs CAP_NET_ADMIN and /dev/ptp* at the start. Where something is missing, a line",
-            "says so, and the kernel's timestamps are used. Default: none.",
+            "Interfaces whose own clocks stamp requests and replies, at most 8, or \"*\" for all",
+            "that can. Needs CAP_NET_ADMIN and /dev/ptp* at the start. Where something is missing,",
+            "a line says so, and the kernel's timestamps are used. Default: none.",
         ],
     },
     Key {

@@ -2,8 +2,8 @@
 //!
 //! NTS requests come to sockets of their own ([`crate::sys::steering`]). These and all others take
 //! turns, and the others have small bites while NTS requests come: whoever comes during a bite
-//! waits for its end. So a flood of plain requests costs NTS clients a bite of waiting and not their
-//! answers; and a flood of what looks like NTS leaves the others a share.
+//! waits for its end. So a flood of plain requests costs NTS clients a bite of waiting and not
+//! their answers; and a flood of what looks like NTS leaves the others a share.
 //!
 //! Beside that a batch is small until it comes full, and twice as large then: few replies at a time
 //! leave nearer to their transmit timestamps, many cost less.

@@ -89,7 +89,7 @@ impl BusiestPage {
 
     /// All requests of both periods.
     pub fn requests(&self) -> u64 {
-        self.tables().map(|table| table[REQUESTS_WORD].load()).sum()
+        self.tables().map(|table| table[REQUESTS_WORD].load()).fold(0, u64::saturating_add)
     }
 
     /// When the first of them began, since boot; none before a worker has begun.

@@ -5,7 +5,8 @@
 //!
 //! - [`Writer`] and [`Reader`]: a value of several words that is read whole or not at all
 //!   (`seqlock`). [`key`] is the ring of master keys in this form, [`clock`] the truth about the
-//!   clock, [`account`] what else is known of it, [`hardware`] how interfaces' stamps are translated.
+//!   clock, [`account`] what else is known of it, [`hardware`] how interfaces' stamps are
+//!   translated.
 //! - [`networks`]: a set of networks, written once.
 //! - [`busiest`]: the networks that ask most, in fixed memory.
 //! - [`stats`]: counters, each a word of its own; they are never torn and need no more.

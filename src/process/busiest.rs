@@ -49,7 +49,8 @@ impl BusiestStatus {
         let mut sums: BTreeMap<IpNet, (u64, u64)> = BTreeMap::new();
         for Counted { network, requests, excess } in pages.iter().flat_map(BusiestPage::networks) {
             let sum = sums.entry(network).or_default();
-            *sum = (sum.0 + requests, sum.1 + excess);
+            // Saturating: the responder writes what it likes, and nothing of it ends us.
+            *sum = (sum.0.saturating_add(requests), sum.1.saturating_add(excess));
         }
         let mut networks: Vec<BusyNetwork> = sums
             .into_iter()
@@ -59,7 +60,7 @@ impl BusiestStatus {
         networks.truncate(BUSIEST_TOLD);
         Self {
             seconds: begun.map_or(0.0, |begun| since_boot.saturating_sub(begun).as_secs_f64()),
-            requests: pages.iter().map(BusiestPage::requests).sum(),
+            requests: pages.iter().map(BusiestPage::requests).fold(0, u64::saturating_add),
             networks,
         }
     }

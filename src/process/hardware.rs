@@ -1,5 +1,5 @@
-//! Interfaces that stamp, told to do so, and their clocks, opened: by the supervisor, before it gives
-//! up the right.
+//! Interfaces that stamp, told to do so, and their clocks, opened: by the supervisor, before it
+//! gives up the right.
 
 use std::fs::File;
 use std::io;

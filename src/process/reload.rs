@@ -204,8 +204,9 @@ mod tests {
         for (text, expected) in [
             (
                 "state_directory = \"/x\"\n[ntp]\nlisten = [\"::1\"]\nbind_device = \"lo\"\n\
-              hardware_timestamps = [\"*\"]\ndscp = 46\nreceive_buffer_bytes = 65536\n\
-              send_buffer_bytes = 65536\nworkers = 3\ncpus = \"0\"\ncount_networks = true\n\
+              hardware_timestamps = [\"*\"]\ndscp = 46\n\
+              receive_buffer_bytes = 65536\nsend_buffer_bytes = 65536\n\
+              workers = 3\ncpus = \"0\"\ncount_networks = true\n\
               port = \"uring\"\n[interleaved]\nentries = 0\n\
               [clock]\nsource = \"local\"\nstratum = 4\nholdover = 60\n\
               chronyd = \"[::1]:323\"\nfollow = \"127.0.0.1:1123\"\n\

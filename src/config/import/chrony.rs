@@ -461,8 +461,8 @@ const REASONS: [Reason; 11] = [
     (
         &["hwtimestamp"],
         Fate::Ignored,
-        "timeball takes the kernel's timestamps unless ntp.hardware_timestamps names the interface, \
-         for which its unit needs another capability (docs/OPERATIONS.md)",
+        "timeball takes the kernel's timestamps unless ntp.hardware_timestamps names the \
+         interface, for which its unit needs another capability (docs/OPERATIONS.md)",
     ),
     (
         &["broadcast", "ntpsigndsocket", "ptpport", "ptpdomain"],
