@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench engine
 //! cargo bench --bench engine -- --quick
+//! cargo bench --bench engine -- --only limits       # rows with this word
 //! cargo bench --bench engine -- --record NAME
 //! ```
 //!
@@ -38,8 +39,9 @@ use timeball::wire::timestamp::NtpTimestamp;
 
 fn main() {
     let rounds = if is_asked("--quick") { 7 } else { 41 };
+    let only = std::env::args().skip_while(|word| word != "--only").nth(1).unwrap_or_default();
     let mut bench = Bench::new();
-    let mut arms = arms(&mut bench);
+    let mut arms = arms(&mut bench, &only);
     for round in 0..rounds {
         let count = arms.len();
         for index in 0..count {
@@ -60,15 +62,24 @@ fn main() {
         let _ = writeln!(
             table,
             "{:<36} {:<10} {:>5} {median:>11.1} {:>15}",
-            arm.kind.name() + arm.guard.name(),
+            name(arm.kind, arm.guard),
             arm.backend.to_string(),
             arm.batch,
             format!("{low:.1}-{high:.1}"),
         );
     }
-    stages(&mut bench, rounds, &mut table);
-    looks(&mut bench, rounds, &mut table);
+    if "stages".contains(&only) {
+        stages(&mut bench, rounds, &mut table);
+    }
+    if "looks".contains(&only) {
+        looks(&mut bench, rounds, &mut table);
+    }
     publish(&table);
+}
+
+/// What a row is called.
+fn name(kind: Kind, guard: Guard) -> String {
+    kind.name() + guard.name()
 }
 
 /// What a request asks for.
@@ -171,7 +182,7 @@ struct Request {
     source: SocketAddr,
 }
 
-fn arms(bench: &mut Bench) -> Vec<Arm> {
+fn arms(bench: &mut Bench, only: &str) -> Vec<Arm> {
     let widest = Aead::detect().backend();
     let guards = [Guard::Access, Guard::RateIpv4, Guard::RateIpv6];
     let guarded = [Kind::Plain, MOST_USUAL]
@@ -187,6 +198,7 @@ fn arms(bench: &mut Bench) -> Vec<Arm> {
     rows.into_iter()
         .map(|(kind, backend, batch)| (kind, Guard::None, backend, batch))
         .chain(guarded)
+        .filter(|(kind, guard, ..)| name(*kind, *guard).contains(only))
         .map(|(kind, guard, backend, batch)| Arm {
             kind,
             guard,

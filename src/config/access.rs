@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn has(set: &NetworkSet, address: &str) -> bool {
-        set.contains(address.parse().expect("an address"))
+        set.contains(address.parse::<std::net::IpAddr>().expect("an address"))
     }
 
     #[test]

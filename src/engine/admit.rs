@@ -7,7 +7,7 @@ use crate::networks::NetworkSet;
 /// Drops what comes from other addresses than those that have access.
 pub(super) fn admit(batch: &[Datagram<'_>], access: &NetworkSet, verdicts: &mut Verdicts) {
     for (datagram, verdict) in batch.iter().zip(verdicts) {
-        if !access.contains(datagram.source.ip()) {
+        if !access.contains(&datagram.source) {
             *verdict = Verdict::drop(Outcome::DroppedDenied);
         }
     }

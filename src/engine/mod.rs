@@ -166,6 +166,9 @@ impl Engine {
         observer.done(Stage::Parse);
         unlock::unlock(parsed, batch, keys, crypto, &mut verdicts, unlocked);
         counters.count_opened(unlocked);
+        if let Some(limiter) = &mut limiter {
+            limiter.expect_nts(batch, unlocked);
+        }
         observer.done(Stage::Unlock);
         verify::verify(parsed, unlocked, batch, crypto, &mut verdicts, verified);
         if let Some(limiter) = &mut limiter {

@@ -14,33 +14,34 @@
 //! requests is over before it costs any cryptography.
 //!
 //! Each budget but a cookie's is two or three, and all have to have a token: the client's own, and
-//! those of the networks around it (`Around`). Beyond a limit one request in so many is answered
+//! those of the networks around it (`Asker`). Beyond a limit one request in so many is answered
 //! all the same, by chance: addresses can be forged, and a limit that locked out would be a weapon
 //! against whoever has the address.
 
 mod buckets;
+mod keys;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
-
-use arrayvec::ArrayVec;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use self::buckets::{Bucket, Buckets, UNITS_PER_SECOND};
+use self::buckets::{Buckets, DEBT_UNITS_MAX, UNITS_PER_SECOND};
+use self::keys::{Asker, Budget, Keys};
 use super::batch::{Datagram, InBatch as _, Lanes, Verdict, Verdicts};
 use super::outcome::Outcome;
+use super::unlock::Unlocked;
 use super::verify::Verified;
 use crate::aead::NonceGenerator;
 use crate::clock::Clock;
+use crate::limits::BATCH_DATAGRAMS;
 use crate::limits::clients::{
     RATE_BURST, RATE_BURST_REQUESTS, RATE_CLIENT_SETS, RATE_COOKIE_USES_PER_SECOND_DEFAULT,
     RATE_KISSES_PER_SECOND, RATE_LEAK_DEFAULT, RATE_NAKS_PER_SECOND_DEFAULT,
     RATE_NTS_REQUESTS_PER_SECOND_DEFAULT, RATE_REQUESTS_PER_SECOND_DEFAULT, RATE_STRANGER_SETS,
     RATE_WIDE_IPV4, RATE_WIDE_IPV6, RATE_WIDER_IPV6,
 };
-use crate::networks::NetworkSet;
+use crate::networks::{Address, NetworkSet};
 
 /// What one client may have of one worker: an IPv4 address or an IPv6 /64.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -98,12 +99,13 @@ pub(super) struct Limiter {
     kiss: Option<Rate>,
     leak: u32,
     unlimited: NetworkSet,
+    keys: Keys,
+    /// Who has sent the datagram in each place of the batch, where that was found out.
+    askers: [Asker; BATCH_DATAGRAMS],
     /// Buckets that change with what strangers send.
     strangers: Buckets,
     /// Buckets that change with authentic requests only: no flood of strangers drives them out.
     clients: Buckets,
-    /// The moment of this batch.
-    now: u64,
     /// Requests beyond a limit that were answered all the same.
     leaked: u64,
 }
@@ -119,9 +121,10 @@ impl Limiter {
             kiss: None,
             leak: RATE_LEAK_DEFAULT,
             unlimited: NetworkSet::nobody(),
-            strangers: Buckets::new(RATE_STRANGER_SETS, secret),
-            clients: Buckets::new(RATE_CLIENT_SETS, secret),
-            now: 0,
+            keys: Keys { secret },
+            askers: [Asker::default(); BATCH_DATAGRAMS],
+            strangers: Buckets::new(RATE_STRANGER_SETS),
+            clients: Buckets::new(RATE_CLIENT_SETS),
             leaked: 0,
         }
     }
@@ -151,7 +154,9 @@ impl Limiter {
     /// Another batch has come.
     pub(super) fn begin<C: Clock>(&mut self, clock: &C) {
         // From units of 2⁻³² s. Not the time that is served, which may be stepped.
-        self.now = clock.steady().to_bits() >> (32 - UNITS_PER_SECOND.trailing_zeros());
+        let now = clock.steady().to_bits() >> (32 - UNITS_PER_SECOND.trailing_zeros());
+        self.strangers.begin(now);
+        self.clients.begin(now);
     }
 
     /// Decides on the plain requests, which would all be answered.
@@ -163,20 +168,50 @@ impl Limiter {
     ) {
         let Some(rate) = self.plain else { return };
         let of_plain = |verdict: &Verdict| verdict.outcome == Outcome::AnsweredPlain;
-        for (datagram, verdict) in batch.iter().zip(verdicts).filter(|(_, found)| of_plain(found)) {
-            let source = datagram.source.ip();
-            if self.unlimited.contains(source) {
+        for (place, datagram) in batch.iter().enumerate() {
+            if of_plain(&verdicts[place]) {
+                self.meet(place, datagram);
+                self.askers[place].touch(&self.strangers);
+            }
+        }
+        for (place, verdict) in verdicts.iter_mut().enumerate().filter(|(_, it)| of_plain(it)) {
+            if self.askers[place].take(&mut self.strangers, Budget::Plain, &rate)
+                || self.leaks(nonces)
+            {
                 continue;
             }
-            let around = Around::of(source);
-            if self.strangers.take(Budget::Plain, &around, rate, self.now) || self.leaks(nonces) {
-                continue;
-            }
-            if self.kisses(&around) {
+            if self.kisses(place) {
                 verdict.outcome = Outcome::KissRate;
             } else {
                 *verdict = Verdict::drop(Outcome::DroppedRate);
             }
+        }
+    }
+
+    /// Finds out who has sent the requests that may turn out to be authentic, so that their buckets
+    /// are near by then.
+    pub(super) fn expect_nts(&mut self, batch: &[Datagram<'_>], unlocked: &Lanes<Unlocked>) {
+        for lane in unlocked {
+            let (place, datagram) = (lane.place(), &batch[lane.place()]);
+            self.meet(place, datagram);
+            let cookie = &datagram.bytes[lane.fields().cookie.range()];
+            self.askers[place].cookie = self.keys.of_cookie(cookie);
+        }
+        // Nothing else between the loads, so that all are under way at a time.
+        for asker in unlocked.iter().map(|lane| &self.askers[lane.place()]) {
+            asker.touch(&self.clients);
+            self.clients.touch([asker.cookie]);
+        }
+    }
+
+    /// Finds out who has sent a datagram.
+    #[inline(always)]
+    fn meet(&mut self, place: usize, datagram: &Datagram<'_>) {
+        let client = Address::from(&datagram.source);
+        if self.unlimited.contains(client) {
+            self.askers[place].set_unlimited();
+        } else {
+            self.askers[place].set(client, &self.keys);
         }
     }
 
@@ -189,19 +224,18 @@ impl Limiter {
     ) {
         let Some(rate) = self.nak else { return };
         let of_naks = |verdict: &Verdict| verdict.outcome == Outcome::NtsNak;
-        for (datagram, verdict) in batch.iter().zip(verdicts).filter(|(_, found)| of_naks(found)) {
-            let source = datagram.source.ip();
-            let is_within = self.unlimited.contains(source)
-                || self.strangers.take(Budget::Nak, &Around::of(source), rate, self.now)
-                || self.leaks(nonces);
-            if !is_within {
+        for (place, verdict) in verdicts.iter_mut().enumerate().filter(|(_, it)| of_naks(it)) {
+            self.meet(place, &batch[place]);
+            let is_within = self.askers[place].take(&mut self.strangers, Budget::Nak, &rate);
+            if !is_within && !self.leaks(nonces) {
                 *verdict = Verdict::drop(Outcome::DroppedRateNak);
             }
         }
     }
 
-    /// Decides on the requests with NTS: those that were refused, and those that are authentic. Of
-    /// the latter, those that are to be told of a limit stay.
+    /// Decides on the requests with NTS: those that were refused, and those that are authentic,
+    /// which were expected ([`Limiter::expect_nts`]). Of the latter, those that are to be told of a
+    /// limit stay.
     pub(super) fn nts(
         &mut self,
         batch: &[Datagram<'_>],
@@ -211,18 +245,11 @@ impl Limiter {
     ) {
         self.naks(batch, nonces, verdicts);
         verified.retain(|lane| {
-            let datagram = &batch[lane.place()];
-            let source = datagram.source.ip();
-            if self.unlimited.contains(source) {
-                return true;
-            }
-            let around = Around::of(source);
-            let cookie = &datagram.bytes[lane.fields().cookie.range()];
-            let Err(beyond) = self.take_authentic(&around, cookie) else { return true };
+            let Err(beyond) = self.take_authentic(lane.place()) else { return true };
             if self.leaks(nonces) {
                 return true;
             }
-            let is_kissed = self.kisses(&around);
+            let is_kissed = self.kisses(lane.place());
             if is_kissed {
                 lane.kiss();
             } else {
@@ -233,20 +260,18 @@ impl Limiter {
     }
 
     /// Takes a token of the cookie and of the client's NTS budget.
-    fn take_authentic(&mut self, around: &Around, cookie: &[u8]) -> Result<(), Outcome> {
-        if let Some(rate) = self.cookie {
-            let key = key_of_cookie(cookie);
-            let alone = Around::one(key);
-            if !self.clients.take(Budget::Cookie, &alone, rate, self.now) {
-                return Err(Outcome::DroppedReplay);
-            }
+    #[inline(always)]
+    fn take_authentic(&mut self, place: usize) -> Result<(), Outcome> {
+        let asker = &self.askers[place];
+        let takes = |rate: &Rate| asker.take_of_cookie(&mut self.clients, rate);
+        if !self.cookie.as_ref().is_none_or(takes) {
+            return Err(Outcome::DroppedReplay);
         }
-        match self.nts {
-            Some(rate) if !self.clients.take(Budget::Nts, around, rate, self.now) => {
-                Err(Outcome::DroppedRateNts)
-            }
-            _ => Ok(()),
+        let takes = |rate: &Rate| asker.take(&mut self.clients, Budget::Nts, rate);
+        if !self.nts.as_ref().is_none_or(takes) {
+            return Err(Outcome::DroppedRateNts);
         }
+        Ok(())
     }
 
     /// Whether a request beyond a limit is answered all the same.
@@ -261,103 +286,37 @@ impl Limiter {
     }
 
     /// Whether a request beyond a limit is told so. That is limited, too.
-    fn kisses(&mut self, around: &Around) -> bool {
-        let take = |rate| self.strangers.take(Budget::Kiss, around, rate, self.now);
-        self.kiss.is_some_and(take)
+    #[cold]
+    fn kisses(&mut self, place: usize) -> bool {
+        let asker = &self.askers[place];
+        self.kiss.is_some_and(|rate| asker.take(&mut self.strangers, Budget::Kiss, &rate))
     }
 }
 
-/// What there are buckets for. Each has eight kinds of keys.
-#[derive(Clone, Copy, Debug)]
-enum Budget {
-    Plain = 0,
-    Nts = 8,
-    Nak = 16,
-    Kiss = 24,
-    Cookie = 32,
-}
-
-/// A rate of tokens.
+/// A rate of tokens: the price of a token in each bucket of a client, in units of time, and how
+/// much a bucket can lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rate {
-    /// Until a token comes back, in units of time.
-    interval: u64,
-    /// Debt that a bucket can have.
-    burst: u64,
+    ipv4: [u32; 2],
+    ipv6: [u32; 3],
+    burst: u32,
 }
 
 impl Rate {
     fn new(per_second: f64) -> Self {
-        let interval = ((UNITS_PER_SECOND as f64 / per_second) as u64).max(1);
-        let burst = RATE_BURST.as_secs() * UNITS_PER_SECOND;
-        Self { interval, burst: burst.max(RATE_BURST_REQUESTS * interval) }
-    }
-}
-
-/// A key of a bucket: what kind it is, and by how much its rate is that of a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Level {
-    kind: u64,
-    key: u64,
-    clients: u64,
-}
-
-/// A client with the networks around it: an IPv4 address and its /24, an IPv6 /64, its /56 and its
-/// /48. In an IPv4 network addresses are few and have different owners; an IPv6 network is one
-/// owner's, who has more addresses than anybody can count.
-#[derive(Clone, Debug)]
-struct Around(ArrayVec<Level, LEVELS>);
-
-const LEVELS: usize = 3;
-
-impl Around {
-    #[inline]
-    fn of(client: IpAddr) -> Self {
-        let level = |kind, key, clients| Level { kind, key, clients };
-        let mut levels = ArrayVec::new();
-        match client.to_canonical() {
-            IpAddr::V4(address) => {
-                let bits = u64::from(address.to_bits());
-                levels.push(level(0, bits, 1));
-                levels.push(level(1, bits >> 8, RATE_WIDE_IPV4));
-            }
-            IpAddr::V6(address) => {
-                let bits = (address.to_bits() >> 64) as u64;
-                levels.push(level(2, bits, 1));
-                levels.push(level(3, bits >> 8, RATE_WIDE_IPV6));
-                levels.push(level(4, bits >> 16, RATE_WIDER_IPV6));
-            }
+        const INTERVAL_MAX: u32 = DEBT_UNITS_MAX / RATE_BURST_REQUESTS;
+        let interval = ((UNITS_PER_SECOND as f64 / per_second) as u32).min(INTERVAL_MAX);
+        let of = |clients: u32| (interval / clients).max(1);
+        let burst = (RATE_BURST.as_secs() * UNITS_PER_SECOND) as u32;
+        Self {
+            ipv4: [1, RATE_WIDE_IPV4].map(of),
+            ipv6: [1, RATE_WIDE_IPV6, RATE_WIDER_IPV6].map(of),
+            burst: burst.max(RATE_BURST_REQUESTS * interval),
         }
-        Self(levels)
     }
 
-    /// Something that is nothing's part.
-    fn one(key: u64) -> Self {
-        Self([Level { kind: 5, key, clients: 1 }].into_iter().collect())
+    /// Until a token comes back.
+    fn interval(&self) -> u32 {
+        self.ipv4[0]
     }
-}
-
-impl Buckets {
-    /// Takes a token on each level, or none if one of them has none.
-    #[inline]
-    fn take(&mut self, budget: Budget, around: &Around, rate: Rate, now: u64) -> bool {
-        let mut charged: ArrayVec<(Bucket, u64), LEVELS> = ArrayVec::new();
-        for level in &around.0 {
-            let bucket = self.find(budget as u64 + level.kind, level.key, now);
-            let debt = bucket.debt + (rate.interval / level.clients).max(1);
-            if debt > rate.burst {
-                return false;
-            }
-            charged.push((bucket, debt));
-        }
-        for (bucket, debt) in &charged {
-            self.put(bucket, *debt, now);
-        }
-        true
-    }
-}
-
-/// The first half of a cookie's nonce, which is random: behind the key's identifier.
-fn key_of_cookie(cookie: &[u8]) -> u64 {
-    cookie.get(4..12).and_then(|nonce| nonce.try_into().ok()).map_or(0, u64::from_ne_bytes)
 }

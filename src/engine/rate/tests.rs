@@ -1,5 +1,7 @@
 //! The limiter alone: what passes, what leaks, and that memory stays what it was.
 
+use std::net::IpAddr;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -96,6 +98,19 @@ fn the_lowest_rate_still_has_eight_at_once() {
     assert_eq!(bench.answered(address("192.0.2.1"), 20), 1);
 }
 
+/// A debt of eight minutes is paid after eight minutes, and does not come back: not after 2⁴⁰ units
+/// of time (1,048,576 s), modulo which moments were once kept.
+#[test]
+fn whoever_comes_back_after_however_long_has_a_whole_burst() {
+    let limits = RateLimits { requests_per_second: Some(1.0 / 60.0), ..ten() };
+    for seconds in [481, 4_096, 1_048_476, 1_048_576, 1_048_776] {
+        let mut bench = Bench::new(&limits);
+        assert_eq!(bench.answered(address("192.0.2.1"), 20), 8);
+        bench.pass_milliseconds(seconds * 1000);
+        assert_eq!(bench.answered(address("192.0.2.1"), 20), 8, "after {seconds} s");
+    }
+}
+
 /// Of the clients of one network, each within its own limit, as many are answered as the network
 /// may have.
 #[test]
@@ -113,7 +128,7 @@ fn networks_have_limits_of_their_own() {
         let clients: Vec<IpAddr> = (0..4000).map(|number| host(number % hosts % 256)).collect();
         let outcomes = bench.plain(&clients);
         let answered = outcomes.iter().filter(|outcome| **outcome == Outcome::AnsweredPlain);
-        let answered = answered.count() as u64;
+        let answered = answered.count() as u32;
         assert!((20 * times..20 * times + 20).contains(&answered), "{network}: {answered}");
         let stranger = if clients[0].is_ipv4() { "192.0.3.1" } else { "2001:db8:1::1" };
         assert_eq!(bench.answered(address(stranger), 20), 20);
