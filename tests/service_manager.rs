@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use common::server::{
-    ANSWER_WAIT, Server, free_tcp_port, free_udp_port, kill, program, udp_client,
+    ANSWER_WAIT, Server, free_tcp_port, free_udp_port, kill, program, udp_client, wait_until,
 };
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
@@ -127,7 +127,9 @@ fn activate(sockets: Vec<OwnedFd>, names: &str) -> Command {
 fn udp(port: u16, is_shared: bool) -> UdpSocket {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
     socket.set_reuse_port(is_shared).expect("set");
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("bound");
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into();
+    // A client of another test may have the port for a moment.
+    wait_until("the port is free", || socket.bind(&address).is_ok());
     socket.into()
 }
 
