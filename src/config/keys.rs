@@ -232,7 +232,9 @@ pub const KEYS: &[Key] = &[
         name: "naks_per_second",
         sample: "4.0",
         is_default: true,
-        help: &["The same for NTS NAKs, which tell a client that its cookies are no good."],
+        help: &[
+            "The same for NTS NAKs; all clients together get at most 8192 a second of a worker.",
+        ],
     },
     Key {
         section: "rate_limit",

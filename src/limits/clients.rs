@@ -53,6 +53,11 @@ pub const RATE_NTS_REQUESTS_PER_SECOND_DEFAULT: f64 = 64.0;
 /// The same for NTS NAKs: a client needs one, and then asks key establishment.
 pub const RATE_NAKS_PER_SECOND_DEFAULT: f64 = 4.0;
 
+/// NTS NAKs of a worker to all who have a limit, per second and at once: a few hundredths of what
+/// it can answer, so that a storm with forged addresses from everywhere costs little more than to
+/// receive it. All clients of a server whose keys were lost still have theirs within minutes.
+pub const RATE_NAKS_PER_SECOND_ALL: u64 = 1 << 13;
+
 /// Answers to one cookie, unless configured. Clients use a cookie once, or as long as they get no
 /// answer; those that have no other use one again at each poll, which is 2 s at the shortest.
 pub const RATE_COOKIE_USES_PER_SECOND_DEFAULT: f64 = 0.5;

@@ -325,6 +325,7 @@ fn distribution(values_ns: &[i64]) -> serde_json::Value {
         "deviation": variance.sqrt().round(),
         "p1": rank(1),
         "median": rank(50),
+        "p95": rank(95),
         "p99": rank(99),
     })
 }

@@ -41,6 +41,25 @@ pub(super) struct Buckets {
     now: u32,
 }
 
+/// One bucket for everybody. No burst but what comes in a second.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// When it will be full again, in units of time.
+    full_at: u64,
+}
+
+impl Shared {
+    /// Takes a token, of which so many come back in a second, if there is one.
+    pub(super) fn take(&mut self, now: u64, per_second: u64) -> bool {
+        let debt = self.full_at.saturating_sub(now) + UNITS_PER_SECOND / per_second;
+        let is_within = debt <= UNITS_PER_SECOND;
+        if is_within {
+            self.full_at = now + debt;
+        }
+        is_within
+    }
+}
+
 /// A cache line of buckets. One that was never used is full, as its moment is the epoch.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(64))]

@@ -64,6 +64,12 @@ impl Asker {
         self.levels = Levels::None;
     }
 
+    /// Whether it has any.
+    #[inline(always)]
+    pub(super) fn is_unlimited(&self) -> bool {
+        matches!(self.levels, Levels::None)
+    }
+
     /// Lets it be `client`.
     #[inline(always)]
     pub(super) fn set(&mut self, client: Address, keys: &Keys) {
@@ -109,7 +115,7 @@ impl Asker {
     /// Takes a token of its cookie.
     #[inline(always)]
     pub(super) fn take_of_cookie(&self, buckets: &mut Buckets, rate: &Rate) -> bool {
-        matches!(self.levels, Levels::None)
+        self.is_unlimited()
             || buckets.take([self.cookie], Budget::Cookie, &[rate.interval()], rate.burst)
     }
 }

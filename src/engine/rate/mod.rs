@@ -6,7 +6,7 @@
 //! | budget | counted | spent by whom |
 //! | --- | --- | --- |
 //! | plain | after `parse` | whoever writes the address on a request |
-//! | NAK | after `verify`, when there is to be one | the same |
+//! | NAK | after `verify`, when there is to be one | the same; and all together have one |
 //! | NTS | after `verify`, when a request was authentic | who has the keys of a cookie |
 //! | cookie | the same | the same; it holds whatever the address is |
 //!
@@ -26,7 +26,7 @@ mod tests;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use self::buckets::{Buckets, DEBT_UNITS_MAX, UNITS_PER_SECOND};
+use self::buckets::{Buckets, DEBT_UNITS_MAX, Shared, UNITS_PER_SECOND};
 use self::keys::{Asker, Budget, Keys};
 use super::batch::{Datagram, InBatch as _, Lanes, Verdict, Verdicts};
 use super::outcome::Outcome;
@@ -37,9 +37,10 @@ use crate::clock::Clock;
 use crate::limits::BATCH_DATAGRAMS;
 use crate::limits::clients::{
     RATE_BURST, RATE_BURST_REQUESTS, RATE_CLIENT_SETS, RATE_COOKIE_USES_PER_SECOND_DEFAULT,
-    RATE_KISSES_PER_SECOND, RATE_LEAK_DEFAULT, RATE_NAKS_PER_SECOND_DEFAULT,
-    RATE_NTS_REQUESTS_PER_SECOND_DEFAULT, RATE_REQUESTS_PER_SECOND_DEFAULT, RATE_STRANGER_SETS,
-    RATE_WIDE_IPV4, RATE_WIDE_IPV6, RATE_WIDER_IPV6,
+    RATE_KISSES_PER_SECOND, RATE_LEAK_DEFAULT, RATE_NAKS_PER_SECOND_ALL,
+    RATE_NAKS_PER_SECOND_DEFAULT, RATE_NTS_REQUESTS_PER_SECOND_DEFAULT,
+    RATE_REQUESTS_PER_SECOND_DEFAULT, RATE_STRANGER_SETS, RATE_WIDE_IPV4, RATE_WIDE_IPV6,
+    RATE_WIDER_IPV6,
 };
 use crate::networks::{Address, NetworkSet};
 
@@ -97,9 +98,13 @@ pub(super) struct Limiter {
     nak: Option<Rate>,
     cookie: Option<Rate>,
     kiss: Option<Rate>,
+    /// What all who have a limit may have of NAKs.
+    all_naks: Shared,
     leak: u32,
     unlimited: NetworkSet,
     keys: Keys,
+    /// The moment of this batch, in units of time.
+    now: u64,
     /// Who has sent the datagram in each place of the batch, where that was found out.
     askers: [Asker; BATCH_DATAGRAMS],
     /// Buckets that change with what strangers send.
@@ -119,9 +124,11 @@ impl Limiter {
             nak: None,
             cookie: None,
             kiss: None,
+            all_naks: Shared::default(),
             leak: RATE_LEAK_DEFAULT,
             unlimited: NetworkSet::nobody(),
             keys: Keys { secret },
+            now: 0,
             askers: [Asker::default(); BATCH_DATAGRAMS],
             strangers: Buckets::new(RATE_STRANGER_SETS),
             clients: Buckets::new(RATE_CLIENT_SETS),
@@ -154,9 +161,9 @@ impl Limiter {
     /// Another batch has come.
     pub(super) fn begin<C: Clock>(&mut self, clock: &C) {
         // From units of 2⁻³² s. Not the time that is served, which may be stepped.
-        let now = clock.steady().to_bits() >> (32 - UNITS_PER_SECOND.trailing_zeros());
-        self.strangers.begin(now);
-        self.clients.begin(now);
+        self.now = clock.steady().to_bits() >> (32 - UNITS_PER_SECOND.trailing_zeros());
+        self.strangers.begin(self.now);
+        self.clients.begin(self.now);
     }
 
     /// Decides on the plain requests, which would all be answered.
@@ -215,7 +222,8 @@ impl Limiter {
         }
     }
 
-    /// Silences the NAKs of those who had enough of them.
+    /// Silences the NAKs of those who had enough of them, and those beyond what all may have: of
+    /// these none leaks, as there is no victim who would be locked out.
     fn naks(
         &mut self,
         batch: &[Datagram<'_>],
@@ -226,8 +234,12 @@ impl Limiter {
         let of_naks = |verdict: &Verdict| verdict.outcome == Outcome::NtsNak;
         for (place, verdict) in verdicts.iter_mut().enumerate().filter(|(_, it)| of_naks(it)) {
             self.meet(place, &batch[place]);
-            let is_within = self.askers[place].take(&mut self.strangers, Budget::Nak, &rate);
-            if !is_within && !self.leaks(nonces) {
+            let asker = &self.askers[place];
+            let is_within = asker.take(&mut self.strangers, Budget::Nak, &rate);
+            let is_limited = !asker.is_unlimited();
+            if !is_within && !self.leaks(nonces)
+                || is_limited && !self.all_naks.take(self.now, RATE_NAKS_PER_SECOND_ALL)
+            {
                 *verdict = Verdict::drop(Outcome::DroppedRateNak);
             }
         }

@@ -39,12 +39,7 @@ impl Bench {
             let batch: Vec<Datagram<'_>> = clients
                 .iter()
                 .zip(&mut buffers)
-                .map(|(client, bytes)| Datagram {
-                    bytes,
-                    arrival: NOW,
-                    source: (*client, 123).into(),
-                    truncated: false,
-                })
+                .map(|(client, bytes)| datagram(*client, bytes))
                 .collect();
             let mut verdicts: Verdicts =
                 batch.iter().map(|_| Verdict::reply(Outcome::AnsweredPlain, 48)).collect();
@@ -55,11 +50,34 @@ impl Bench {
         outcomes
     }
 
+    /// How many of these clients get the NAK that is due to each of them.
+    fn naks(&mut self, clients: &[IpAddr]) -> usize {
+        let mut buffers = [[0; 48]; BATCH_DATAGRAMS];
+        let mut answered = 0;
+        for clients in clients.chunks(BATCH_DATAGRAMS) {
+            let batch: Vec<Datagram<'_>> = clients
+                .iter()
+                .zip(&mut buffers)
+                .map(|(client, bytes)| datagram(*client, bytes))
+                .collect();
+            let mut verdicts: Verdicts =
+                batch.iter().map(|_| Verdict::reply(Outcome::NtsNak, 48)).collect();
+            self.limiter.begin(&self.clock);
+            self.limiter.nts(&batch, &mut self.nonces, &mut verdicts, &mut Lanes::new());
+            answered += verdicts.iter().filter(|it| it.outcome == Outcome::NtsNak).count();
+        }
+        answered
+    }
+
     /// How many of so many requests of one client are answered.
     fn answered(&mut self, client: IpAddr, requests: usize) -> usize {
         let outcomes = self.plain(&vec![client; requests]);
         outcomes.iter().filter(|outcome| **outcome == Outcome::AnsweredPlain).count()
     }
+}
+
+fn datagram(client: IpAddr, bytes: &mut [u8]) -> Datagram<'_> {
+    Datagram { bytes, arrival: NOW, source: (client, 123).into(), truncated: false }
 }
 
 fn address(text: &str) -> IpAddr {
@@ -211,6 +229,29 @@ fn a_flood_from_everywhere_keeps_no_newcomer_out() {
     assert_eq!(bench.answered(flooder, 20), 0, "its debt is the largest");
     assert_eq!((before, bench.limiter.strangers.bytes()), (512 << 10, 512 << 10));
     assert_eq!(bench.limiter.clients.bytes(), 256 << 10);
+}
+
+/// A storm of NAKs from forged addresses, each of which would have its own.
+#[test]
+fn naks_of_all_together_are_limited() {
+    let limits = RateLimits { naks_per_second: Some(4.0), ..RateLimits::off() };
+    let mut bench = Bench::new(&RateLimits {
+        unlimited: vec!["10.0.0.0/8".parse().expect("a network")],
+        ..limits
+    });
+    let storm: Vec<IpAddr> = (0..40_000_u32)
+        .map(|number| IpAddr::from((0xb000_0000 + (number << 8)).to_be_bytes()))
+        .collect();
+    let all = RATE_NAKS_PER_SECOND_ALL as usize;
+    assert_eq!(bench.naks(&storm), all);
+    assert_eq!(bench.naks(&storm), 0);
+    assert_eq!(bench.naks(&[address("10.0.0.1")]), 1, "who has no limit has its NAK");
+    bench.pass_milliseconds(500);
+    assert_eq!(bench.naks(&storm), all / 2);
+    bench.pass_milliseconds(3_600_000);
+    assert_eq!(bench.naks(&storm), all, "no more than those of a second at once");
+    let off = RateLimits { naks_per_second: None, ..RateLimits::off() };
+    assert_eq!(Bench::new(&off).naks(&storm), storm.len());
 }
 
 #[test]
