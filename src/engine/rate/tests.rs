@@ -33,40 +33,41 @@ impl Bench {
 
     /// What becomes of a plain request of each of these clients.
     fn plain(&mut self, clients: &[IpAddr]) -> Vec<Outcome> {
+        self.decide(clients, Outcome::AnsweredPlain, Limiter::plain)
+    }
+
+    /// How many of these clients get the NAK that is due to each of them.
+    fn naks(&mut self, clients: &[IpAddr]) -> usize {
+        let outcomes = self.decide(clients, Outcome::NtsNak, Limiter::naks);
+        outcomes.iter().filter(|outcome| **outcome == Outcome::NtsNak).count()
+    }
+
+    /// What the limiter makes of so many answers, batch by batch.
+    fn decide(
+        &mut self,
+        clients: &[IpAddr],
+        due: Outcome,
+        by: impl Fn(&mut Limiter, &[Datagram<'_>], &mut NonceGenerator, &mut Verdicts),
+    ) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         for clients in clients.chunks(BATCH_DATAGRAMS) {
             let mut buffers = [[0; 48]; BATCH_DATAGRAMS];
             let batch: Vec<Datagram<'_>> = clients
                 .iter()
                 .zip(&mut buffers)
-                .map(|(client, bytes)| datagram(*client, bytes))
+                .map(|(client, bytes)| Datagram {
+                    bytes,
+                    arrival: NOW,
+                    source: (*client, 123).into(),
+                    truncated: false,
+                })
                 .collect();
-            let mut verdicts: Verdicts =
-                batch.iter().map(|_| Verdict::reply(Outcome::AnsweredPlain, 48)).collect();
+            let mut verdicts: Verdicts = batch.iter().map(|_| Verdict::reply(due, 48)).collect();
             self.limiter.begin(&self.clock);
-            self.limiter.plain(&batch, &mut self.nonces, &mut verdicts);
+            by(&mut self.limiter, &batch, &mut self.nonces, &mut verdicts);
             outcomes.extend(verdicts.iter().map(|verdict| verdict.outcome));
         }
         outcomes
-    }
-
-    /// How many of these clients get the NAK that is due to each of them.
-    fn naks(&mut self, clients: &[IpAddr]) -> usize {
-        let mut buffers = [[0; 48]; BATCH_DATAGRAMS];
-        let mut answered = 0;
-        for clients in clients.chunks(BATCH_DATAGRAMS) {
-            let batch: Vec<Datagram<'_>> = clients
-                .iter()
-                .zip(&mut buffers)
-                .map(|(client, bytes)| datagram(*client, bytes))
-                .collect();
-            let mut verdicts: Verdicts =
-                batch.iter().map(|_| Verdict::reply(Outcome::NtsNak, 48)).collect();
-            self.limiter.begin(&self.clock);
-            self.limiter.nts(&batch, &mut self.nonces, &mut verdicts, &mut Lanes::new());
-            answered += verdicts.iter().filter(|it| it.outcome == Outcome::NtsNak).count();
-        }
-        answered
     }
 
     /// How many of so many requests of one client are answered.
@@ -74,10 +75,6 @@ impl Bench {
         let outcomes = self.plain(&vec![client; requests]);
         outcomes.iter().filter(|outcome| **outcome == Outcome::AnsweredPlain).count()
     }
-}
-
-fn datagram(client: IpAddr, bytes: &mut [u8]) -> Datagram<'_> {
-    Datagram { bytes, arrival: NOW, source: (client, 123).into(), truncated: false }
 }
 
 fn address(text: &str) -> IpAddr {
