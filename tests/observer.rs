@@ -256,9 +256,13 @@ fn no_sum_goes_back_when_roles_are_started_again() {
                 pids.len() == 1 && pids != killed
             });
         }
+        // The supervisor's word may be older than the new observer that hands it on.
         wait_until("all serve again", || {
-            let up = TcpStream::connect(("127.0.0.1", port)).is_ok();
-            up && total(&metrics(port), &["timeball_process_up{"]) == 3.0
+            TcpStream::connect(("127.0.0.1", port)).is_ok() && {
+                let samples = metrics(port);
+                total(&samples, &["timeball_process_up{"]) == total(&before, &["_process_up{"])
+                    && total(&samples, &["timeball_process_restarts_total"]) >= f64::from(3 * round)
+            }
         });
         let after = metrics(port);
         for (name, value) in before.iter().filter(|(name, _)| name.contains("_total")) {
