@@ -7,6 +7,8 @@ mod browser;
 mod common;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +19,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use browser::Browser;
 use common::plain_request;
-use common::server::{Server, free_tcp_port, udp_client, wait_until};
+use common::server::{ANSWER_WAIT, Server, free_tcp_port, udp_client, wait_until};
 use rustix::process::Signal;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -60,14 +62,13 @@ fn the_page_draws_itself_everywhere_and_reads_well() {
     };
     let mut browser = Browser::start();
     browser.look_like(1200, 900, "light");
+    wait_for_a_word(port);
     browser.open(&format!("http://127.0.0.1:{port}/"));
     wait_for_samples(&mut browser, samples);
     for (place, width, height) in [("desk", 1200, 900), ("phone", 360, 780)] {
         for scheme in ["light", "dark"] {
             browser.look_like(width, height, scheme);
-            // Drawn again at the new width.
-            let next = browser.value("+document.documentElement.dataset.samples");
-            wait_for_samples(&mut browser, next.as_u64().expect("a number") + 1);
+            browser.wait_for_looks(width, scheme);
             assert_drawn(&mut browser, u64::from(width));
             assert_contrast(&mut browser);
             let picture = STANDARD.decode(browser.screenshot()).expect("base64");
@@ -83,23 +84,36 @@ fn the_page_draws_itself_everywhere_and_reads_well() {
     // A page that hears nothing says so, and does not show old figures as new.
     server.signal(Signal::TERM);
     server.wait();
-    wait_until("the page notices", || text(&mut browser, "#badge") == "No answer");
+    wait_for_badge(&mut browser, "No answer");
     server.restart();
-    wait_until("the page notices", || text(&mut browser, "#badge") == "Ready");
+    wait_for_badge(&mut browser, "Ready");
 }
 
+/// Waits for the supervisor's first word to the observer: before it `/api/status` is 503, which a
+/// browser logs as an error.
+fn wait_for_a_word(port: u16) {
+    wait_until("the supervisor's first word", || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+        stream.set_read_timeout(Some(ANSWER_WAIT)).expect("a time limit");
+        let request = "GET /api/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer.starts_with("HTTP/1.1 200 ")
+    });
+}
+
+/// Each takes a second, or as long as a busy machine takes: one after the other is waited for.
 fn wait_for_samples(browser: &mut Browser, samples: u64) {
-    // At most as many as fit the charts; each takes a second.
-    for _ in 0..samples.div_ceil(5) + 1 {
-        let enough = format!("+(document.documentElement?.dataset.samples ?? 0) >= {samples}");
-        for _ in 0..100 {
-            if browser.value(&enough) == true {
-                return;
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
+    for number in 1..=samples {
+        browser
+            .wait_until(&format!("+(document.documentElement?.dataset.samples ?? 0) >= {number}"));
     }
-    panic!("{samples} samples did not come: {:?}", browser.errors);
+}
+
+/// An answer that comes late turns it for a moment, so it is waited for.
+fn wait_for_badge(browser: &mut Browser, text: &str) {
+    browser.wait_until(&format!("document.getElementById('badge')?.textContent === '{text}'"));
 }
 
 fn text(browser: &mut Browser, selector: &str) -> String {
@@ -108,12 +122,11 @@ fn text(browser: &mut Browser, selector: &str) -> String {
 }
 
 fn assert_drawn(browser: &mut Browser, width: u64) {
-    assert_eq!(text(browser, "#badge"), "Ready");
+    wait_for_badge(browser, "Ready");
     for chart in CHARTS {
+        // A second in which nothing was answered has no latency: a line takes two that follow.
         let lines = format!("[...document.querySelectorAll('#chart-{chart} path.line')]");
-        let length = format!("Math.max(0, ...{lines}.map((line) => line.getTotalLength()))");
-        let length = browser.value(&length).as_f64().expect("a length");
-        assert!(length > 0.0, "the chart {chart} has no line");
+        browser.wait_until(&format!("{lines}.some((line) => line.getTotalLength() > 0)"));
         let label = format!("document.querySelector('#chart-{chart} svg').ariaLabel");
         assert!(browser.value(&label).as_str().is_some_and(|label| label.contains(": ")));
     }
@@ -127,8 +140,7 @@ fn assert_drawn(browser: &mut Browser, width: u64) {
             && !document.getElementById(it.getAttribute('aria-labelledby')))
         .length + document.querySelectorAll('img:not([alt])').length";
     assert_eq!(browser.value(unlabelled), 0);
-    let rows = "document.querySelectorAll('#table-reasons th').length";
-    assert!(browser.value(rows).as_u64() >= Some(3), "reasons are missing");
+    browser.wait_until("document.querySelectorAll('#table-reasons th').length >= 3");
 }
 
 /// WCAG 2.2, 1.4.3 and 1.4.11: 4.5 for text, 3 for what a chart is made of.
@@ -204,7 +216,7 @@ fn trusting(server: &Server) -> Options {
         port: server.ke_port,
         config: client_config(Arc::new(roots)),
         offer: Offer::default(),
-        timeout: Duration::from_secs(5),
+        timeout: ANSWER_WAIT,
     }
 }
 
@@ -235,7 +247,7 @@ impl Client {
             }
             if round % 23 == 0 {
                 let address = ("127.0.0.1", self.establish.port);
-                drop(std::net::TcpStream::connect(address).expect("connected"));
+                drop(TcpStream::connect(address).expect("connected"));
             }
             thread::sleep(Duration::from_millis(40));
         }

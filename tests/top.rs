@@ -262,7 +262,8 @@ fn photograph(page: &str, folder: &std::path::Path) {
     let mut browser = Browser::start();
     browser.look_like(780, 446, "dark");
     browser.open(&format!("data:text/html;base64,{}", STANDARD.encode(page)));
-    wait_until("the page is there", || browser.value("!!document.querySelector('pre')") == true);
+    browser.wait_until("!!document.querySelector('pre')");
+    browser.wait_for_looks(780, "dark");
     let overflow = browser.value("document.documentElement.scrollWidth");
     assert_eq!(overflow, 780, "the picture cuts lines off");
     let picture = STANDARD.decode(browser.screenshot()).expect("base64");

@@ -4,9 +4,15 @@
 
 use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, Write as _, pipe};
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use serde_json::{Value, json};
+
+/// Longer than a page needs on a machine that does twenty other things; reached only when what is
+/// waited for does not come.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A browser with one tab. Dropping it ends it.
 pub struct Browser {
@@ -73,6 +79,19 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", scheme);
     }
 
+    /// Waits until the page has the looks of [`Browser::look_like`] and has drawn itself with them:
+    /// the browser answers before that.
+    pub fn wait_for_looks(&mut self, width: u32, scheme: &str) {
+        let looks = format!(
+            "innerWidth === {width} && matchMedia('(prefers-color-scheme: {scheme})').matches"
+        );
+        self.wait_until(&looks);
+        // What watches sizes hears of them behind the first frame's layout.
+        let frames =
+            "new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))";
+        self.evaluate(json!({ "expression": frames, "awaitPromise": true }));
+    }
+
     /// Goes to a page.
     pub fn open(&mut self, address: &str) {
         let answer = self.call("Page.navigate", json!({ "url": address }));
@@ -81,9 +100,21 @@ impl Browser {
 
     /// The value of an expression in the page.
     pub fn value(&mut self, expression: &str) -> Value {
-        let arguments = json!({ "expression": expression, "returnByValue": true });
-        let answer = self.call("Runtime.evaluate", arguments);
-        assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
+        self.evaluate(json!({ "expression": expression, "returnByValue": true }))
+    }
+
+    /// Waits until an expression in the page is true; fails the test when it does not come to be.
+    pub fn wait_until(&mut self, expression: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.value(expression) != true {
+            assert!(Instant::now() < deadline, "in vain: {expression}; {:?}", self.errors);
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn evaluate(&mut self, arguments: Value) -> Value {
+        let answer = self.call("Runtime.evaluate", arguments.clone());
+        assert!(answer["exceptionDetails"].is_null(), "{arguments}: {answer}");
         answer["result"]["value"].clone()
     }
 
