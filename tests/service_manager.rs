@@ -100,7 +100,12 @@ fn the_watchdog_is_fed_while_no_role_hangs() {
         kill(role, Signal::STOP);
         let silent = [format!("STATUS={name} does not react")];
         manager.wait_for(&silent[0]);
-        (0..3).for_each(|_| assert_eq!(manager.next(), silent, "fed while a role hangs"));
+        // On a busy machine another one may be late as well, and is named instead.
+        for _ in 0..3 {
+            let said = manager.next();
+            let is_silence = said[0].starts_with("STATUS=") && said[0].ends_with(" does not react");
+            assert!(said.len() == 1 && is_silence, "fed while a role hangs: {said:?}");
+        }
         kill(role, Signal::CONT);
         manager.wait_for("WATCHDOG=1");
     }
