@@ -69,8 +69,10 @@ if [ -n "$certificate" ] || [ -n "$key" ]; then
     fi
     own_certificate=no
     # The service looks for them from another folder than this one.
-    certificate=$(realpath -e "$certificate" 2>/dev/null) || die "there is no such --certificate"
-    key=$(realpath -e "$key" 2>/dev/null) || die "there is no such --key"
+    [ -e "$certificate" ] || die "--certificate: there is no $certificate"
+    [ -e "$key" ] || die "--key: there is no $key"
+    certificate=$(realpath -e "$certificate")
+    key=$(realpath -e "$key")
 else
     own_certificate=yes
     certificate=/etc/timeball/cert.pem

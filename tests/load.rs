@@ -218,7 +218,7 @@ fn a_certificate_is_verified_unless_told_otherwise() {
     let wrong = options(server.ke_port, &trust(&other.certificate()), Algorithm::AesSivCmac256);
     let error = harvest(&wrong, 3, 2, &stop, || {}).err().expect("another's certificate");
     assert!(matches!(error, HarvestError::Client(_)), "{error}");
-    assert!(error.to_string().contains("CA file"), "{error}");
+    assert!(error.to_string().contains("--ca FILE"), "{error}");
     harvested(server.ke_port, &Trust::Anybody, Algorithm::AesSivCmac256);
 }
 

@@ -197,7 +197,7 @@ fn the_installer_says_what_it_would_do() {
         (
             &["--dry-run", "--key", "/absent", "--certificate", "/absent"],
             1,
-            "no such --certificate",
+            "--certificate: there is no /absent",
         ),
         (&["--dry-run", "--package", "/absent.deb"], 1, "there is no package /absent.deb"),
         (&["--dry-run", "--package", "/etc/passwd"], 2, "/etc/passwd is neither .deb nor .rpm"),

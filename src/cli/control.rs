@@ -115,8 +115,9 @@ fn print_serverstats(stats: &ServerStats, out: &mut dyn Write) -> io::Result<()>
     ];
     for (title, totals) in sections.into_iter().filter(|(_, totals)| !totals.is_empty()) {
         writeln!(out, "\n{title}")?;
+        let width = totals.keys().map(String::len).max().unwrap_or_default();
         for (name, total) in totals {
-            writeln!(out, "{name:<27}: {total}")?;
+            writeln!(out, "{name:<width$}: {total}")?;
         }
     }
     Ok(())

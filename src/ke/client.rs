@@ -117,7 +117,7 @@ pub fn roots_from_file(path: &Path) -> Result<Arc<RootCertStore>, RootsError> {
 #[derive(Debug, Error)]
 pub enum RootsError {
     /// The system has none.
-    #[error("this system has no trusted certificates: install ca-certificates, or give a CA file")]
+    #[error("this system has no trusted certificates: install ca-certificates, or give --ca FILE")]
     System,
     /// The file could not be read.
     #[error("{path} could not be read: {source}; check its name and who may read it")]
@@ -436,8 +436,8 @@ fn advice(error: &rustls::Error) -> &'static str {
     };
     match error {
         rustls::Error::InvalidCertificate(error) => match error {
-            UnknownIssuer => "give the CA that issued it, or the certificate itself, as CA file",
-            BadSignature => "it may have been renewed: give the current one as CA file",
+            UnknownIssuer => "give the CA that issued it, or the certificate itself: --ca FILE",
+            BadSignature => "it may have been renewed: give the current one, --ca FILE",
             Expired | ExpiredContext { .. } => "it has expired, or this host's clock is wrong",
             NotValidYet | NotValidYetContext { .. } => "this host's clock may be wrong",
             NotValidForName | NotValidForNameContext { .. } => {

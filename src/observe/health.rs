@@ -59,10 +59,12 @@ fn of_processes(status: &Status) -> impl Iterator<Item = String> {
 /// last word holds.
 fn of_clock(clock: &ClockStatus) -> Option<String> {
     let why = if clock.why.is_empty() { "its source has not spoken" } else { &clock.why };
+    // "Nobody listens there" is of no use without the place.
+    let of = clock.followed.as_ref().map(|followed| format!("{followed}: ")).unwrap_or_default();
     (clock.stratum == 0).then(|| {
         format!(
-            "clients are told that the clock is unsynchronised: {why}; see to the time daemon that \
-             keeps it"
+            "clients are told that the clock is unsynchronised: {of}{why}; see to the time daemon \
+             that keeps it"
         )
     })
 }
@@ -134,9 +136,14 @@ mod tests {
             it["processes"] = json!([process("responder", true)]);
         };
         assert_eq!(health(Duration::ZERO, plain_only), well);
-        for (why, expected) in [("chronyd is silent", "chronyd is silent"), ("", "not spoken")] {
+        for (followed, why, expected) in [
+            (Value::Null, "it is unsynchronised", "unsynchronised: it is unsynchronised; see to"),
+            (Value::Null, "", "unsynchronised: its source has not spoken; see to"),
+            (json!("[::1]:323"), "nobody listens there", ": [::1]:323: nobody listens there; see"),
+        ] {
             let unsynchronised = health(Duration::ZERO, |it| {
                 it["clock"]["stratum"] = 0.into();
+                it["clock"]["followed"] = followed;
                 it["clock"]["why"] = why.into();
             });
             assert!(unsynchronised.reasons[0].contains(expected), "{unsynchronised:?}");

@@ -116,10 +116,8 @@ fn queues(interface: &str, needs: &Needs, patient: &Patient<'_>, findings: &mut 
          kernel's part for several"
     );
     let (mask, file) = (mask(&needs.cpus), steering_file(interface));
-    let fix = format!(
-        "ethtool -L {interface} combined {workers}; where it has no more queues, echo {mask} > \
-         {file}"
-    );
+    // Where it has no more queues the kernel spreads what comes in by one.
+    let fix = format!("ethtool -L {interface} combined {workers} || echo {mask} > {file}");
     findings.warn(check, text, fix);
 }
 

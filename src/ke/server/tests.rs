@@ -116,7 +116,7 @@ fn a_certificate_that_is_not_trusted_is_an_error_with_advice() {
     options.config = client_config(identity().roots);
     let error = client::establish(&options).unwrap_err();
     assert!(matches!(error, ClientError::Certificate { .. }), "{error}");
-    assert!(error.to_string().contains("CA file"), "{error}");
+    assert!(error.to_string().contains("--ca FILE"), "{error}");
     let counters = server.stop();
     assert_eq!((counters.served, counters.tls), (0, 1));
 }
