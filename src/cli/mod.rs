@@ -1,5 +1,6 @@
 //! The command line, one file per subcommand.
 
+mod authdata;
 mod banner;
 pub mod cert;
 mod check;
@@ -44,7 +45,7 @@ struct Arguments<C: Subcommand> {
 }
 
 /// One screen of a terminal: the options, `--help` and `--version`, go without saying.
-const HELP_TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{subcommands}{after-help}";
+const HELP_TEMPLATE: &str = "{about}\n{usage-heading} {usage}\n\n{subcommands}{after-help}";
 
 const AFTER_HELP: &str = "\
 Start here: `timeball serve` needs no root and no files; it prints what to try next.
@@ -65,6 +66,14 @@ enum Shown {
     Serve(serve::ServeArguments),
     /// Ask a server for authenticated time, as an NTS client; never touches the clock
     Query(query::QueryArguments),
+    /// Show what NTS clients have of servers, in chronyc's columns; asks those that are named
+    ///
+    /// Each server is asked as by a client that has just begun: one key establishment, then for the
+    /// time. Last is the time since the key establishment, Atmp its failed attempts, NAK the requests
+    /// whose cookie was refused, Cook the cookies that are left, CLen their length in bytes; KLen is
+    /// in bits. What failed has a line of its own. A running timeball is nobody's NTS client: whom
+    /// it asks for the time, `timeball sources` shows.
+    Authdata(authdata::AuthdataArguments),
     /// Check a server for a monitoring system: exit code, performance data, Prometheus
     Check(Box<check::CheckArguments>),
     /// Look for what keeps a server on this host from its work, and say what helps
@@ -137,6 +146,7 @@ fn run_shown(command: Shown) -> ExitCode {
     match command {
         Shown::Serve(arguments) => serve::run(&arguments),
         Shown::Query(arguments) => query::run(&arguments),
+        Shown::Authdata(arguments) => authdata::run(&arguments),
         Shown::Check(arguments) => check::run(&arguments),
         Shown::Doctor(arguments) => doctor::run(&arguments),
         Shown::Tune(arguments) => tune::run(&arguments),

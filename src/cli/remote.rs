@@ -1,5 +1,5 @@
-//! Asking a server for the time as its clients do, with NTS or without: what `query` and `check`
-//! have in common. Nothing here touches the clock.
+//! Asking a server for the time as its clients do, with NTS or without: what `query`,
+//! `check` and `authdata` have in common. Nothing here touches the clock.
 
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::PathBuf;
@@ -54,6 +54,8 @@ pub(super) enum Error {
     Random(getrandom::Error),
     #[error("cannot send to {server}: {source}; check the route and the firewall")]
     Socket { server: SocketAddr, source: std::io::Error },
+    #[error("nobody listens at udp {0}; check the port, and that the server runs")]
+    Refused(SocketAddr),
     #[error(
         "no answer from udp {0}; a firewall may drop UDP on the way, or NTP packets longer than \
          48 bytes"
@@ -149,6 +151,8 @@ pub(super) struct NtsSampler<'a> {
     has_answered: bool,
     /// The number in the exporter context of the keys in use: 15 for AEAD 30 of an old chrony.
     pub(super) exporter_id: u16,
+    /// Requests that were answered by an NTS NAK.
+    pub(super) naks: u32,
 }
 
 impl<'a> NtsSampler<'a> {
@@ -156,7 +160,7 @@ impl<'a> NtsSampler<'a> {
         let association = association(established, &established.keys);
         let sampler = Sampler::new(association, ntp_server(established)?, timeout)?;
         let exporter_id = established.agreed.exporter_id;
-        Ok(Self { established, sampler, timeout, has_answered: false, exporter_id })
+        Ok(Self { established, sampler, timeout, has_answered: false, exporter_id, naks: 0 })
     }
 
     /// Where the NTP service is.
@@ -164,9 +168,14 @@ impl<'a> NtsSampler<'a> {
         self.sampler.server
     }
 
+    /// How many cookies are left.
+    pub(super) fn cookies(&self) -> usize {
+        self.sampler.conversation.cookies()
+    }
+
     pub(super) fn sample(&mut self) -> Result<Sample, Error> {
         let agreed = &self.established.agreed;
-        let mut result = self.sampler.sample();
+        let mut result = self.ask();
         if let (Err(Error::Response(ResponseError::Nak)), Some(keys)) =
             (&result, &self.established.legacy_keys)
             && self.exporter_id == agreed.exporter_id
@@ -176,9 +185,16 @@ impl<'a> NtsSampler<'a> {
             self.exporter_id = agreed.legacy_exporter_id().unwrap_or(self.exporter_id);
             let association = association(self.established, keys);
             self.sampler = Sampler::new(association, self.sampler.server, self.timeout)?;
-            result = self.sampler.sample();
+            result = self.ask();
         }
         self.has_answered |= result.is_ok();
+        result
+    }
+
+    fn ask(&mut self) -> Result<Sample, Error> {
+        let result = self.sampler.sample();
+        let is_nak = matches!(result, Err(Error::Response(ResponseError::Nak)));
+        self.naks += u32::from(is_nak);
         result
     }
 }
@@ -295,7 +311,11 @@ impl<C: Conversation> Sampler<C> {
     }
 
     pub(super) fn sample(&mut self) -> Result<Sample, Error> {
-        let socket_error = |source| Error::Socket { server: self.server, source };
+        let socket_error = |source: std::io::Error| match source.kind() {
+            // The host's own word (ICMP port unreachable), which comes with the next call.
+            std::io::ErrorKind::ConnectionRefused => Error::Refused(self.server),
+            _ => Error::Socket { server: self.server, source },
+        };
         let mut buffer = [0; DATAGRAM_BYTES];
         let (pending, bytes) = self.conversation.request(&mut buffer, &mut self.random)?;
         let sent = now();

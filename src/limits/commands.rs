@@ -23,6 +23,10 @@ pub const CHECK_LOSS_PERCENT: &str = "20,60";
 /// Days: a renewal that works happens 30 days before; three leave a weekend.
 pub const CHECK_CERTIFICATE_DAYS: &str = "14,3";
 
+/// Days: IERS makes a list a year before it expires and the next one half a year later, so one that
+/// has a month left was not renewed for five. An expired one is no outage, so nothing is critical.
+pub const CHECK_LEAP_FILE_DAYS: &str = "28,-";
+
 /// Cookies: RFC 8915 section 4.1.6 asks servers for eight; without one there is no NTS.
 pub const CHECK_COOKIES: &str = "8,1";
 
@@ -40,6 +44,9 @@ pub const CHECK_DROPS_PERCENT: &str = "0.1,1";
 /// name do not share.
 pub const CHECK_NAKS_PERCENT: &str = "10,50";
 
+/// Columns that `authdata` gives a server's name at the least: chronyc's.
+pub const AUTHDATA_SERVER_COLUMNS: usize = 27;
+
 /// Fewer requests say nothing about shares.
 pub const CHECK_REQUESTS_MIN: u64 = 100;
 
@@ -49,6 +56,9 @@ pub const CHECK_INTERVAL_SECONDS_DEFAULT: u64 = 1;
 /// A process that was started again is worth a look for so long: some checks in a row, as
 /// monitoring systems repeat them before they tell somebody.
 pub const CHECK_RESTART_RECENT: Duration = Duration::from_secs(900);
+
+/// Days: see [`CHECK_LEAP_FILE_DAYS`].
+pub const DOCTOR_LEAP_FILE_DAYS: f64 = 28.0;
 
 /// How long `doctor` waits for an answer of this very host.
 pub const DOCTOR_ANSWER_WAIT: Duration = Duration::from_secs(2);
