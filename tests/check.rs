@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
+use common::leap;
 use common::server::{Server, free_tcp_port, kill, program, udp_client, wait_until};
 use peer::ChronydServer;
 use rustix::process::Signal;
@@ -162,7 +163,7 @@ fn a_server_that_does_not_answer_is_critical() {
     let text = ended(&check(&[&nobody]), 2);
     assert!(text.contains("does not take connections"), "{text}");
     let text = ended(&check(&[&nobody, "--plain"]), 2);
-    assert!(text.contains("cannot send to"), "{text}");
+    assert!(text.contains("nobody listens at udp "), "{text}");
 
     // Key establishment works and leads to a host that is silent.
     let server = Server::start_with(Algorithm::AesSivCmac256, "", "", "ntp_server = \"127.0.0.2\"");
@@ -233,7 +234,7 @@ fn the_server_of_this_host_is_judged_by_its_own_account() {
     }
     assert_eq!(measured(&text, "restarts"), 0.0);
 
-    // Half of what is not plain is refused: enough to judge by.
+    // Enough to judge by.
     let client = udp_client(server.ntp());
     for _ in 0..120 {
         client.send(&common::plain_request(4, Mode::Client)).expect("sent");
@@ -264,6 +265,39 @@ fn the_server_of_this_host_is_judged_by_its_own_account() {
     drop(server);
     let text = ended(&check(&["--state-directory", &folder]), 2);
     assert!(text.contains("no server is running at "), "{text}");
+}
+
+#[test]
+fn a_leap_seconds_file_that_ends_soon_is_a_warning() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("leap-seconds.list");
+    let expires = |days: i64| {
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        fs::write(&file, leap::list(&[], now + days * 86_400)).expect("written");
+    };
+    expires(100);
+    let clock = format!("source = \"local\"\nleap_file = \"{}\"", file.display());
+    let mut server = Server::start_with(Algorithm::AesSivCmac256, "", &clock, "");
+    wait_until("the clock role's word", || {
+        String::from_utf8_lossy(&check_local(&server, &[]).stdout).contains("leap_file_days=")
+    });
+    let text = ended(&check_local(&server, &[]), 0);
+    assert!((99.0..=100.0).contains(&measured(&text, "leap_file_days")), "{text}");
+    ended(&check_local(&server, &["--leap-file-days=-,110"]), 2);
+    for (days, says) in [
+        (20, "warning   leap-seconds file "),
+        (-1, "it has expired; no leap second is announced from it"),
+    ] {
+        expires(days);
+        server.restart();
+        wait_until(says, || {
+            let output = check_local(&server, &[]);
+            let text = String::from_utf8_lossy(&output.stdout);
+            output.status.code() == Some(1) && text.contains(says)
+        });
+        let text = ended(&check_local(&server, &[]), 1);
+        assert_eq!(measured(&text, "leap_file_days").round(), days as f64);
+    }
 }
 
 #[test]

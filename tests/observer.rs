@@ -3,10 +3,12 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 
+use common::leap;
 use common::plain_request;
 use common::server::{ANSWER_WAIT, Server, free_tcp_port, kill, program, udp_client, wait_until};
 use rustix::process::Signal;
@@ -22,7 +24,14 @@ fn start(clock: &str) -> (Server, u16) {
     let port = free_tcp_port();
     let more = format!("processes = 1\n[observe]\nlisten = \"127.0.0.1:{port}\"");
     let server = Server::start_with(Algorithm::AesSivCmac256, "", clock, &more);
-    wait_until("the supervisor's first word", || get(port, "/api/status").code == 200);
+    // The supervisor's first word may be of the time when some processes were being started.
+    wait_until("the word that all serve", || {
+        let answer = get(port, "/api/status");
+        answer.code == 200 && {
+            let processes = answer.json()["processes"].as_array().expect("a list").clone();
+            processes.iter().all(|process| process["is_serving"] == true)
+        }
+    });
     (server, port)
 }
 
@@ -190,13 +199,32 @@ fn promtool(arguments: &[&str], input: &str) -> String {
 
 #[test]
 fn packaged_alerts_name_metrics_that_exist() {
-    let (_server, port) = start("");
+    let list = concat!(env!("CARGO_MANIFEST_DIR"), "/src/clock/leap_list/leap-seconds.list");
+    let (_server, port) = start(&format!("source = \"local\"\nleap_file = \"{list}\""));
+    let is_read = || get(port, "/metrics").body.contains("\ntimeball_leap_file_expiry");
+    wait_until("the clock role's word of its leap-seconds file", is_read);
     promtool(&["check", "config", "prometheus.yml"], "");
     promtool(&["test", "rules", "timeball.rules.test.yml"], "");
     let rules = include_str!("../packaging/prometheus/timeball.rules.yml");
     let expressions: Vec<&str> =
         rules.lines().filter_map(|line| line.trim().strip_prefix("expr:")).collect();
     assert_metrics_exist(port, &expressions);
+}
+
+#[test]
+fn metrics_tell_how_the_leap_seconds_file_fares() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("leap-seconds.list");
+    let expires = OffsetDateTime::now_utc().unix_timestamp() + 8_640_000;
+    fs::write(&file, leap::list(&[], expires)).expect("written");
+    let (_server, port) = start(&format!("source = \"local\"\nleap_file = \"{}\"", file.display()));
+    let says = |line: &str| get(port, "/metrics").body.lines().any(|found| found == line);
+    wait_until("it is followed", || says("timeball_leap_file_followed 1"));
+    assert!(says(&format!("timeball_leap_file_expiry_timestamp_seconds {expires}")));
+    fs::write(&file, "garbage").expect("written");
+    wait_until("its content is refused", || says("timeball_leap_file_followed 0"));
+    // What it held before stays in use.
+    assert!(says(&format!("timeball_leap_file_expiry_timestamp_seconds {expires}")));
 }
 
 #[test]
@@ -223,7 +251,7 @@ fn the_packaged_dashboard_names_metrics_that_exist() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     // JSON is YAML.
     let groups = serde_json::json!({ "groups": [{ "name": "panels", "rules": rules }] });
-    std::fs::write(file.path(), groups.to_string()).expect("written");
+    fs::write(file.path(), groups.to_string()).expect("written");
     promtool(&["check", "rules", file.path().to_str().expect("text")], "");
 }
 
@@ -289,11 +317,13 @@ fn health_is_bad_with_its_reason_and_good_again() {
             .expect("written");
     };
     replace(OffsetDateTime::now_utc() - Duration::days(9));
-    wait_until("the certificate's end", || get(port, "/health").code == 503);
-    let health = get(port, "/health").json();
-    assert_eq!((&health["live"], &health["ready"]), (&true.into(), &false.into()));
-    let reason = health["reasons"][0].as_str().expect("a sentence").to_owned();
-    assert!(reason.contains("cert.pem has expired"), "{reason}");
+    // A supervisor that a busy machine holds up is a reason, too.
+    let mut health = get(port, "/health");
+    wait_until("the certificate's end", || {
+        health = get(port, "/health");
+        health.body.contains("cert.pem has expired") && health.json()["live"] == true
+    });
+    assert_eq!((health.code, &health.json()["ready"]), (503, &false.into()), "{}", health.body);
     assert_eq!(total(&metrics(port), &["timeball_ready"]), 0.0);
     replace(OffsetDateTime::now_utc());
     wait_until("the new one", || get(port, "/health").code == 200);
@@ -327,33 +357,35 @@ fn health_follows_what_clients_are_told_of_the_clock() {
 #[test]
 fn the_status_is_that_of_the_command() {
     let (server, port) = start("");
-    let output = program()
-        .args(["status", "--json", "--state-directory"])
-        .arg(server.directory.path())
-        .output()
-        .expect("the program");
-    let mut command: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let mut shown = get(port, "/api/status").json();
-    // What goes on while the two are asked.
-    for status in [&mut command, &mut shown] {
-        status["taken_unix_milliseconds"] = Value::Null;
-        status["uptime_seconds"] = Value::Null;
-        for bound in
-            ["kernel_error_bound_seconds", "root_dispersion_seconds", "holdover_left_seconds"]
-        {
-            status["clock"][bound] = Value::Null;
-        }
-        for (list, field) in [("processes", "age_seconds"), ("workers", "processor_seconds")] {
-            for entry in status[list].as_array_mut().expect("a list") {
-                entry[field] = Value::Null;
-            }
-        }
-        status["serverstats"]["responder"]["processor_nanoseconds"] = Value::Null;
-        for age in ["newest_age_seconds", "next_rotation_seconds"] {
-            status["keys"][age] = Value::Null;
+    let of_the_command = || {
+        let mut command = program();
+        command.args(["status", "--json", "--state-directory"]).arg(server.directory.path());
+        let output = command.output().expect("the program");
+        without_ages(serde_json::from_slice(&output.stdout).expect("JSON"))
+    };
+    let shown = || without_ages(get(port, "/api/status").json());
+    // The observer has the supervisor's word of up to a second ago.
+    wait_until("the same word", || shown() == of_the_command());
+}
+
+/// What goes on while two are asked one after the other is left out.
+fn without_ages(mut status: Value) -> Value {
+    status["taken_unix_milliseconds"] = Value::Null;
+    status["uptime_seconds"] = Value::Null;
+    for bound in ["kernel_error_bound_seconds", "root_dispersion_seconds", "holdover_left_seconds"]
+    {
+        status["clock"][bound] = Value::Null;
+    }
+    for (list, field) in [("processes", "age_seconds"), ("workers", "processor_seconds")] {
+        for entry in status[list].as_array_mut().expect("a list") {
+            entry[field] = Value::Null;
         }
     }
-    assert_eq!(shown, command);
+    status["serverstats"]["responder"]["processor_nanoseconds"] = Value::Null;
+    for age in ["newest_age_seconds", "next_rotation_seconds"] {
+        status["keys"][age] = Value::Null;
+    }
+    status
 }
 
 #[test]

@@ -285,6 +285,9 @@ fn clock(out: &mut Exposition, clock: &ClockStatus) {
 const LEAPS: [Leap; 4] = [Leap::None, Leap::Insert, Leap::Delete, Leap::Unsynchronised];
 
 fn leap_file(out: &mut Exposition, file: &LeapAccount) {
+    let help = "Whether the leap-seconds file is followed; `timeball sources` says why not.";
+    out.metric("timeball_leap_file_followed", Gauge, help)
+        .sample(&[], u8::from(file.why.is_empty()));
     if let Some(expires) = file.expires_unix_seconds {
         let help = "When the leap-seconds file expires, since 1970.";
         out.metric("timeball_leap_file_expiry_timestamp_seconds", Gauge, help).sample(&[], expires);

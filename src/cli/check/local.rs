@@ -24,6 +24,13 @@ const KEY_AGE: Quantity = Quantity {
     base_units: 86_400.0,
     help: "Age of the newest master key.",
 };
+const LEAP_FILE_DAYS: Quantity = Quantity {
+    label: "leap_file_days",
+    unit: "",
+    metric: "timeball_check_leap_file_remaining_seconds",
+    base_units: 86_400.0,
+    help: "Until the leap-seconds file expires.",
+};
 const DROPS: Quantity = Quantity {
     label: "drops",
     unit: "%",
@@ -80,6 +87,7 @@ pub(super) fn running(place: &Place, interval: Duration, thresholds: &Thresholds
 fn judge(first: &Status, second: &Status, thresholds: &Thresholds, report: &mut Report) {
     processes(second, report);
     clock(second, thresholds, report);
+    leap_file(second, thresholds, report);
     keys(second, thresholds, report);
     certificates(second, thresholds, report);
     requests(first, second, thresholds, report);
@@ -128,6 +136,18 @@ fn clock(status: &Status, thresholds: &Thresholds, report: &mut Report) {
     let bound = clock.root_dispersion_seconds;
     let text = format!("root dispersion {bound:.6} s");
     report.judge(&ROOT_DISTANCE, bound, &thresholds.root_distance, text);
+}
+
+fn leap_file(status: &Status, thresholds: &Thresholds, report: &mut Report) {
+    let Some(found) = &status.clock.leap_file else { return };
+    let file = &found.file;
+    if !found.why.is_empty() {
+        report.say(State::Warning, format!("leap-seconds file {file}: {}", found.why));
+    }
+    let Some(expires) = found.expires_unix_seconds else { return };
+    let days = (expires - status.taken_unix_milliseconds / 1000) as f64 / 86_400.0;
+    let text = format!("leap-seconds file {file} expires in {days:.0} days");
+    report.judge(&LEAP_FILE_DAYS, days, &thresholds.leap_file_days, text);
 }
 
 fn keys(status: &Status, thresholds: &Thresholds, report: &mut Report) {

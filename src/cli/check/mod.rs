@@ -18,8 +18,9 @@ use super::state::State;
 use crate::aead::Algorithm;
 use crate::limits::commands::{
     CHECK_CERTIFICATE_DAYS, CHECK_COOKIES, CHECK_DELAY_SECONDS, CHECK_DROPS_PERCENT,
-    CHECK_INTERVAL_SECONDS_DEFAULT, CHECK_KE_SECONDS, CHECK_KEY_AGE_DAYS, CHECK_LOSS_PERCENT,
-    CHECK_NAKS_PERCENT, CHECK_OFFSET_SECONDS, CHECK_ROOT_DISTANCE_SECONDS, CHECK_STRATUM,
+    CHECK_INTERVAL_SECONDS_DEFAULT, CHECK_KE_SECONDS, CHECK_KEY_AGE_DAYS, CHECK_LEAP_FILE_DAYS,
+    CHECK_LOSS_PERCENT, CHECK_NAKS_PERCENT, CHECK_OFFSET_SECONDS, CHECK_ROOT_DISTANCE_SECONDS,
+    CHECK_STRATUM,
 };
 use crate::sys::file::replace;
 
@@ -100,6 +101,11 @@ struct Thresholds {
     #[arg(long, value_name = "W,C", default_value = CHECK_KEY_AGE_DAYS,
           value_parser = Threshold::above)]
     key_age: Threshold,
+    /// On this host: days until the leap-seconds file expires, where there is one; one that is not
+    /// followed is a warning in any case
+    #[arg(long, value_name = "W,C", default_value = CHECK_LEAP_FILE_DAYS,
+          value_parser = Threshold::below)]
+    leap_file_days: Threshold,
     /// On this host: percent of datagrams that full socket buffers cost
     #[arg(long, value_name = "W,C", default_value = CHECK_DROPS_PERCENT,
           value_parser = Threshold::above)]

@@ -1,4 +1,4 @@
-//! Certificates, keys, and the folder of the state.
+//! Certificates, keys, the leap-seconds file, and the folder of the state.
 
 use std::fs;
 use std::io;
@@ -7,9 +7,12 @@ use std::path::Path;
 
 use super::{Findings, Patient};
 use crate::certificate::describe::{Description, Warning, describe, warnings};
+use crate::clock::leap_watch::LeapNews;
 use crate::config::checked::PairFiles;
 use crate::ke::tls::PairError;
+use crate::limits::commands::DOCTOR_LEAP_FILE_DAYS;
 use crate::process::certificates::PairText;
+use crate::process::leap_file::LeapFile;
 
 /// Each certificate: whether clients take it, for how long, and whether its key is the right one.
 pub(super) fn certificates(patient: &Patient<'_>, findings: &mut Findings) {
@@ -60,6 +63,32 @@ fn certificate(patient: &Patient<'_>, pair: &PairFiles, text: &PairText, finding
     {
         let (names, date) = (names.join(", "), not_after.date());
         findings.ok(check, format!("{file}: {key}, for {names}, until {date}"));
+    }
+}
+
+/// Whether the leap-seconds file can be used, and for how long.
+pub(super) fn leap_seconds(patient: &Patient<'_>, findings: &mut Findings) {
+    let check = "leap file";
+    let Some(path) = &patient.settings.clock.leap_file else {
+        let text = "none (clock.leap_file): leap seconds are announced as the source does";
+        return findings.ok(check, text);
+    };
+    let fix = "apt install --only-upgrade tzdata (dnf upgrade tzdata), or fetch the list from IERS";
+    let name = path.display();
+    let file = LeapFile::read(path);
+    let LeapNews { list, refused } = file.news();
+    let Some(list) = list else {
+        let text = format!("{name}: {refused}; no leap second is announced from it");
+        return findings.warn(check, text, fix);
+    };
+    let days = (list.expires_unix_seconds() - patient.now.unix_timestamp()) as f64 / 86_400.0;
+    if days <= 0.0 {
+        let text = format!("{name} has expired; no leap second is announced from it");
+        findings.warn(check, text, fix);
+    } else if days < DOCTOR_LEAP_FILE_DAYS {
+        findings.warn(check, format!("{name} expires in {days:.0} days"), fix);
+    } else {
+        findings.ok(check, format!("{name} expires in {days:.0} days"));
     }
 }
 

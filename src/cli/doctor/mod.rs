@@ -49,7 +49,7 @@ As root it sees most. Nothing is changed; what it prints behind \"fix:\" would.
 Exit codes: 0 ok, 1 warning, 2 critical, 3 something could not be looked at.";
 
 /// Everything that is looked at, by the names in front of the findings.
-pub(super) const CHECKS: [&str; 27] = [
+pub(super) const CHECKS: [&str; 28] = [
     "configuration",
     "server",
     "port",
@@ -61,6 +61,7 @@ pub(super) const CHECKS: [&str; 27] = [
     "state directory",
     "clock",
     "time daemon",
+    "leap file",
     "clock source",
     "connection tracking",
     "receive buffer",
@@ -189,6 +190,7 @@ fn examine(patient: &Patient<'_>, host_only: bool, findings: &mut Findings) {
         files::keys(patient, findings);
         service_user::access(patient, findings);
         service::clock(patient, findings);
+        files::leap_seconds(patient, findings);
     }
     firewall::connection_tracking(patient, &rules, findings);
     machine::examine(patient, findings);

@@ -5,6 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::certificate::self_signed;
+use crate::clock::leap_list::tests::text as list;
 use crate::config::checked::parse;
 use crate::host::facts::tests::{FakeKernel, put, root};
 
@@ -280,6 +281,33 @@ fn certificates_and_keys_are_looked_at() {
     assert!(fault(&findings, "certificate").text.contains("do not belong together"));
 }
 
+#[test]
+fn a_leap_seconds_file_that_ends_soon_is_found() {
+    let today = OffsetDateTime::now_utc().unix_timestamp() / 86_400;
+    // It expires on the 178th midnight behind its last entry.
+    let until = |days: i64| list(&[((today + days - 178) * 86_400, 37)]);
+    for (content, state, says) in [
+        (None, State::Ok, "none (clock.leap_file)"),
+        (Some("garbage".to_owned()), State::Warning, "no leap second is announced from it"),
+        (Some(until(100)), State::Ok, "expires in "),
+        (Some(until(28)), State::Warning, "expires in "),
+        (Some(until(0)), State::Warning, "has expired; no leap second is announced from it"),
+    ] {
+        let mut ward = Ward::new();
+        if let Some(content) = content {
+            let path = ward.root.path().join("state/leap-seconds.list");
+            ward.configure("[ke]", &format!("[clock]\nleap_file = \"{}\"\n[ke]", path.display()));
+            ward.put("/state/leap-seconds.list", &content);
+        }
+        let findings = ward.examine();
+        let found = findings.iter().find(|found| found.check == "leap file").expect("looked at");
+        assert_eq!(found.state, state, "{found:?}");
+        assert!(found.text.contains(says), "{found:?}");
+        let names_tzdata = found.fix.as_ref().is_some_and(|fix| fix.contains("tzdata"));
+        assert_eq!(names_tzdata, state == State::Warning);
+    }
+}
+
 /// As packages have it: root's, readable for the group of the server.
 #[test]
 fn a_key_of_a_certificate_may_be_readable_for_its_group() {
@@ -403,7 +431,10 @@ fn an_appliance_wants_more_of_its_host() {
     ] {
         assert!(faults.iter().any(|found| found == expected), "{expected}: {faults:#?}");
     }
-    assert!(fault(&findings, "queues").text.starts_with("receive queues of eth0: 1 for 2 workers"));
+    let found = fault(&findings, "queues");
+    assert!(found.text.starts_with("receive queues of eth0: 1 for 2 workers"), "{found:?}");
+    let fix = "ethtool -L eth0 combined 2 || echo 3 > /sys/class/net/eth0/queues/rx-0/rps_cpus";
+    assert_eq!(found.fix.as_deref().map(|fix| fix.replace("0000000", "")), Some(fix.to_owned()));
     assert!(fault(&findings, "clock source").text.starts_with("hpet"));
 }
 
