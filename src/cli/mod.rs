@@ -66,7 +66,7 @@ enum Shown {
     Serve(serve::ServeArguments),
     /// Ask a server for authenticated time, as an NTS client; never touches the clock
     Query(query::QueryArguments),
-    /// Show what NTS clients have of servers, in chronyc's columns; asks those that are named
+    /// Show what NTS clients get of the servers that are named, in chronyc's columns
     ///
     /// Each server is asked as by a client that has just begun: one key establishment, then for the
     /// time. Last is the time since the key establishment, Atmp its failed attempts, NAK the requests
