@@ -48,8 +48,8 @@ fn a_client_of_chronyd_goes_on_with_timeball() {
     let state = format!("state_directory = \"{}\"\n", directory.display());
     fs::write(directory.join("timeball.toml"), state + &text(&imported.stdout)).expect("written");
 
-    // A client that polls every minute sleeps through the move. This one polls every second and would
-    // run out of cookies, if the machine is so busy that the move takes longer than eight of them.
+    // A client that polls every minute sleeps through the move. This one polls every second and
+    // would run out of cookies, if the machine is so busy that the move takes longer than eight.
     kill(client.peer.pid(), Signal::STOP);
     old.chronyd.stop();
     fs::write(directory.join("ntskeys"), old.ntskeys()).expect("written");

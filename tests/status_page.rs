@@ -18,6 +18,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use browser::Browser;
+use common::leap;
 use common::plain_request;
 use common::server::{ANSWER_WAIT, Server, free_tcp_port, udp_client, wait_until};
 use rustix::process::Signal;
@@ -32,6 +33,9 @@ use timeball::limits::DATAGRAM_BYTES;
 use timeball::wire::ntp::Mode;
 
 const CHARTS: [&str; 6] = ["requests", "refused", "latency", "workers", "ke", "clock"];
+
+/// 2060-06-28: of the era that a list is read in, which is the one nearest to its end.
+const LEAP_FILE_EXPIRES: i64 = 2_855_606_400;
 
 /// Pictures of documents are no larger.
 const SCREENSHOT_BYTES_MAX: usize = 300 * 1024;
@@ -54,7 +58,10 @@ const LINES: [&str; 5] = ["blue", "teal", "orange", "red", "violet"];
 fn the_page_draws_itself_everywhere_and_reads_well() {
     let port = free_tcp_port();
     let more = format!("processes = 2\n[observe]\nlisten = \"127.0.0.1:{port}\"");
-    let mut server = Server::start_with(Algorithm::AesSivCmac256, "", "", &more);
+    let list = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(list.path(), leap::list(&[], LEAP_FILE_EXPIRES)).expect("written");
+    let clock = format!("source = \"local\"\nleap_file = \"{}\"", list.path().display());
+    let mut server = Server::start_with(Algorithm::AesSivCmac256, "", &clock, &more);
     let load = Load::start(&server);
     let (folder, samples) = match std::env::var_os("TIMEBALL_SCREENSHOTS") {
         Some(folder) => (PathBuf::from(folder), 60),
@@ -77,6 +84,7 @@ fn the_page_draws_itself_everywhere_and_reads_well() {
                 .expect("written");
         }
     }
+    assert_eq!(text(&mut browser, "#clock-leap"), "Leap-seconds file: good until 2060-06-28.");
     assert_usable_by_keyboard(&mut browser);
     assert_eq!(browser.errors, Vec::<String>::new());
     load.stop();
@@ -85,8 +93,10 @@ fn the_page_draws_itself_everywhere_and_reads_well() {
     server.signal(Signal::TERM);
     server.wait();
     wait_for_badge(&mut browser, "No answer");
+    fs::write(list.path(), "garbage").expect("written");
     server.restart();
     wait_for_badge(&mut browser, "Ready");
+    browser.wait_until("document.querySelector('#clock-leap.bad')?.textContent.includes('line 1')");
 }
 
 /// Waits for the supervisor's first word to the observer: before it `/api/status` is 503, which a

@@ -69,10 +69,10 @@ enum Shown {
     /// Show what NTS clients get of the servers that are named, in chronyc's columns
     ///
     /// Each server is asked as by a client that has just begun: one key establishment, then for the
-    /// time. Last is the time since the key establishment, Atmp its failed attempts, NAK the requests
-    /// whose cookie was refused, Cook the cookies that are left, CLen their length in bytes; KLen is
-    /// in bits. What failed has a line of its own. A running timeball is nobody's NTS client: whom
-    /// it asks for the time, `timeball sources` shows.
+    /// time. Last is the time since the key establishment, Atmp its failed attempts, NAK the
+    /// requests whose cookie was refused, Cook the cookies that are left, CLen their length in
+    /// bytes; KLen is in bits. What failed has a line of its own. A running timeball is nobody's
+    /// NTS client: whom it asks for the time, `timeball sources` shows.
     Authdata(authdata::AuthdataArguments),
     /// Check a server for a monitoring system: exit code, performance data, Prometheus
     Check(Box<check::CheckArguments>),

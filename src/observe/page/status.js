@@ -35,6 +35,8 @@ function age(value) {
   return minutes > 0 ? `${minutes} min` : `${Math.floor(value)} s`;
 }
 
+const date = (unixSeconds) => new Date(unixSeconds * 1000).toISOString().slice(0, 10);
+
 const words = (name) => name.replace(/^dropped_/, "dropped: ").replaceAll("_", " ").replace("nts nak", "NTS NAK");
 
 // Changes of the page. Text only: nothing that a server says becomes markup.
@@ -223,6 +225,12 @@ function showClock({ clock }) {
   const told = clock.stratum === 0 ? "clients are told unsynchronised" : `stratum ${clock.stratum}`;
   const why = clock.why === "" ? "" : `; ${clock.why}`;
   write("clock-summary", `${sources[clock.source]}; ${told}${why}.`);
+  const leap = clock.leap_file;
+  $("clock-leap").hidden = !leap;
+  if (!leap) return;
+  const fares = leap.why || `good until ${date(leap.expires_unix_seconds)}`;
+  $("clock-leap").className = leap.why ? "bad" : "";
+  write("clock-leap", `Leap-seconds file: ${fares}.`);
 }
 
 function showKeys({ keys }) {
@@ -242,7 +250,7 @@ function showCertificates({ certificates, taken_unix_milliseconds: now }) {
   $("certificates").replaceChildren(...certificates.map((found) => {
     const entry = made("li");
     const left = found.expires_unix - now / 1000;
-    const until = new Date(found.expires_unix * 1000).toISOString().slice(0, 10);
+    const until = date(found.expires_unix);
     entry.append(
       made("p", found.names.join(", ")),
       made("p", left > 0 ? `good for ${age(left)}, until ${until}` : `expired on ${until}`, left > 0 ? "" : "bad"),
