@@ -192,10 +192,10 @@ pub const DEPARTURE_GAIN_SHIFT: u32 = 4;
 /// is a worker that was not let run, or a clock that was stepped.
 pub const DEPARTURE_SPAN_MAX: i64 = (1 << 32) / 1000;
 
-/// How far ahead of the clock's reading the departure of a lone reply is named at the most, in units
-/// of 2⁻³² s: 61 µs. It takes some 5 µs, and some 20 µs on a processor that wakes up or is slow;
-/// what takes longer was interrupted, and a timestamp that is too late hides from a client how far
-/// it may be off. Of so many replies, so many times as far.
+/// How far ahead of the clock's reading the departure of a lone reply is named at the most, in
+/// units of 2⁻³² s: 61 µs. It takes some 5 µs, and some 20 µs on a processor that wakes up or is
+/// slow; what takes longer was interrupted, and a timestamp that is too late hides from a client
+/// how far it may be off. Of so many replies, so many times as far.
 pub const DEPARTURE_AHEAD_REPLY_MAX: i64 = 1 << 18;
 
 /// The same of any reply, in units of 2⁻³² s: 0.24 ms, twice what a full batch takes.
@@ -223,9 +223,9 @@ pub const INTERLEAVED_ENTRIES_MAX: usize = 1 << 21;
 /// that is further off belongs to another reply, or the clock was stepped.
 pub const INTERLEAVED_DEPARTURE_MAX: i64 = 1 << 32;
 
-/// What counts as a step of the clock, in units of 2⁻³² s: 0.1 ms, twice what two readings of clocks
-/// may be apart, or they are taken again, and no more than a client on the internet sees from its
-/// own network.
+/// What counts as a step of the clock, in units of 2⁻³² s: 0.1 ms, twice what two readings of
+/// clocks may be apart, or they are taken again, and no more than a client on the internet sees
+/// from its own network.
 pub const CLOCK_STEP_MIN: u64 = (1 << 32) / 10_000;
 
 // Sockets (src/net, src/sys)

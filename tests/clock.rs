@@ -253,8 +253,8 @@ fn a_smoothed_time_is_told_by_its_report() {
     assert_eq!(world.state().reference_id, UPSTREAM);
 }
 
-/// chronyd with `leapsecmode slew` and `smoothtime … leaponly`: the system's clock is slewed as fast
-/// as may be, the time that is served runs evenly.
+/// chronyd with `leapsecmode slew` and `smoothtime … leaponly`: the system's clock is slewed as
+/// fast as may be, the time that is served runs evenly.
 #[test]
 fn a_leap_second_that_chronyd_smears_is_told_as_chronyd_tells_it() {
     const LEAPS_AT: f64 = 5.0;

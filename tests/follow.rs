@@ -198,8 +198,8 @@ fn what_chronyd_has_not_slewed_yet_is_served() {
     }
 }
 
-/// chronyd corrects what it knows of the time at once, and lets its clients see it little by little:
-/// a second takes hours at 400 parts per million.
+/// chronyd corrects what it knows of the time at once, and lets its clients see it little by
+/// little: a second takes hours.
 #[test]
 fn what_chronyd_smooths_is_told_as_it_tells_it() {
     let [ntp_port, command_port] = [(); 2].map(|()| free_udp_port());

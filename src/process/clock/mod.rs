@@ -318,8 +318,8 @@ impl Following {
         }
     }
 
-    /// Takes what has come; says whether more may come. How chronyd smooths is of no use without its
-    /// tracking report.
+    /// Takes what has come; says whether more may come. How chronyd smooths is of no use without
+    /// its tracking report.
     fn hear(&mut self) -> bool {
         let Self { chronyd, ntp, smoothing, .. } = self;
         if let Some(inquiry) = chronyd {
