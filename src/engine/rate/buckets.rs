@@ -153,7 +153,7 @@ impl Buckets {
     }
 
     /// Gives a bucket another place in its set, as one of the others of its client takes the one
-    /// that it has: both are new there, or one is and all places were in use. One time in thousands.
+    /// that it has: both are new there, or one is and all places were in use. Once in thousands.
     #[cold]
     fn make_way(&self, bucket: &mut Bucket, others: &[Bucket]) {
         let mut moments = self.sets[bucket.set].moments;

@@ -11,8 +11,8 @@
 //! | cookie | the same | the same; it holds whatever the address is |
 //!
 //! So nobody spends an authenticated client's budget but who has its keys, or repeats what he has
-//! seen of it, each request at the rate of a cookie; and a flood of plain requests is over before it
-//! costs any cryptography.
+//! seen of it, each request at the rate of a cookie; and a flood of plain requests is over before
+//! it costs any cryptography.
 //!
 //! Each budget but a cookie's is two or three, and all have to have a token: the client's own, and
 //! those of the networks around it (`Asker`). Beyond a limit one request in so many is answered
@@ -217,8 +217,8 @@ impl Limiter {
         }
     }
 
-    /// Finds out who has sent a datagram. Takes nothing of him, so that whoever is met again, as one
-    /// is whose cookie opened and whose request was not authentic, is as he was.
+    /// Finds out who has sent a datagram. Takes nothing of him, so that whoever is met again, as
+    /// one is whose cookie opened and whose request was not authentic, is as he was.
     #[inline(always)]
     fn meet(&mut self, place: usize, datagram: &Datagram<'_>) {
         let client = Address::from(&datagram.source);
