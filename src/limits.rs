@@ -241,9 +241,14 @@ pub const ADDRESSES_MAX: usize = 64;
 /// Sockets of one worker: of each address one for NTS requests and one for all else.
 pub const SOCKETS_PER_WORKER: usize = 2 * ADDRESSES_MAX;
 
-/// Other datagrams that are answered together while NTS requests come: some 25 µs of work, which is
-/// how long a request may have to wait for them. A quarter of a batch: where both want more than
-/// there is, NTS requests get four fifths, and nobody can have all by sending what looks like NTS.
+/// Other datagrams that are answered together right after NTS requests: some 12 µs of work, which
+/// is how long the next may have to wait for them. An eighth of a batch: where both want more than
+/// there is, NTS requests get eight ninths, and nobody can have all by sending what looks like NTS.
+/// With 8, NTS clients waited half as long again beside a flood; with 2, the others lost a sixth of
+/// their answers (`benches/versus/run --isolation`).
+pub const BITE_DATAGRAMS_FIRST: usize = 4;
+
+/// To how many these bites grow while no NTS request comes between them: some 25 µs of work.
 pub const BITE_DATAGRAMS: usize = 8;
 
 /// Turns without an NTS request after which other datagrams are taken in batches again: about a

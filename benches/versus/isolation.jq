@@ -31,9 +31,11 @@ map(select(.round > 0 and .ask == "nts")) as $windows
        (p99($arm; $phase) | whole),
        (p99($arm; $phase) / p99($arm; "none") | hundredths),
        (p99($arm; $phase) / p99($arm; "past") | hundredths),
-       (of($arm; $phase) | map(lost) | median | hundredths)];
+       (of($arm; $phase) | map(lost) | median | hundredths),
+       (of($arm; $phase) | map(100 * (.server_waited_share + .core_steal_share)) | median
+        | hundredths)];
   [["flood", "server", "1000/s", "x capacity", "NTS: 1000/s", "p50 us", "p95 us", "p99 us", "p99 x none",
-    "x past", "lost %"],
+    "x past", "lost %", "stood %"],
    (("none", "past", "ntp", "junk", "nak", "nak-once", "ke") as $phase
     | ("chronyd", "timeball") as $arm | row($arm; $phase))]
 | (transpose | map((map(length) | max) as $width | map(pad($width))) | transpose | .[] | join("  ")),

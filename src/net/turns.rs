@@ -3,12 +3,15 @@
 //! NTS requests come to sockets of their own ([`crate::sys::steering`]). These and all others take
 //! turns, and the others have small bites while NTS requests come: whoever comes during a bite
 //! waits for its end. So a flood of plain requests costs NTS clients a bite of waiting and not
-//! their answers; and a flood of what looks like NTS leaves the others a share.
+//! their answers; and a flood of what looks like NTS leaves the others a share. The fewer NTS
+//! requests come, the larger the bites.
 //!
 //! Beside that a batch is small until it comes full, and twice as large then: few replies at a time
 //! leave nearer to their transmit timestamps, many cost less.
 
-use crate::limits::{BATCH_DATAGRAMS, BATCH_DATAGRAMS_FIRST, BITE_DATAGRAMS, BITES_AFTER_NTS};
+use crate::limits::{
+    BATCH_DATAGRAMS, BATCH_DATAGRAMS_FIRST, BITE_DATAGRAMS, BITE_DATAGRAMS_FIRST, BITES_AFTER_NTS,
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -43,14 +46,14 @@ impl Turns {
     pub(super) fn took(&mut self, place: usize, received: usize) {
         self.is_nts_next = place >= self.rest.start;
         if !self.is_nts_next {
-            self.nts.took(place, received);
-            self.rest.most = BITE_DATAGRAMS;
+            self.nts.took(place, received, BATCH_DATAGRAMS);
+            self.rest.most = BITE_DATAGRAMS_FIRST;
             self.turns_since_nts = 0;
         } else if self.turns_since_nts < BITES_AFTER_NTS {
-            self.rest.last = place;
+            self.rest.took(place, received, BITE_DATAGRAMS);
             self.turns_since_nts += 1;
         } else {
-            self.rest.took(place, received);
+            self.rest.took(place, received, BATCH_DATAGRAMS);
         }
     }
 }
@@ -76,7 +79,8 @@ impl Queue {
         (1..=sockets).map(move |step| (start + (last - start + step) % sockets, most))
     }
 
-    fn took(&mut self, place: usize, received: usize) {
+    /// The next batch is at most `limit` datagrams.
+    fn took(&mut self, place: usize, received: usize, limit: usize) {
         self.last = place;
         let next = if received >= self.most {
             2 * self.most
@@ -85,7 +89,7 @@ impl Queue {
         } else {
             self.most
         };
-        self.most = next.clamp(BATCH_DATAGRAMS_FIRST, BATCH_DATAGRAMS);
+        self.most = next.clamp(BATCH_DATAGRAMS_FIRST, limit);
     }
 }
 
@@ -109,13 +113,13 @@ mod tests {
         let mut queue = Queue::of(0, 1);
         for _ in 0..BATCH_DATAGRAMS {
             let most = queue.most;
-            queue.took(0, most);
+            queue.took(0, most, BATCH_DATAGRAMS);
             assert!(queue.most == 2 * most || most == BATCH_DATAGRAMS);
         }
         assert_eq!(queue.most, BATCH_DATAGRAMS);
-        queue.took(0, BATCH_DATAGRAMS - 1);
+        queue.took(0, BATCH_DATAGRAMS - 1, BATCH_DATAGRAMS);
         assert_eq!(queue.most, BATCH_DATAGRAMS, "nearly full");
-        (0..BATCH_DATAGRAMS).for_each(|_| queue.took(0, 1));
+        (0..BATCH_DATAGRAMS).for_each(|_| queue.took(0, 1, BATCH_DATAGRAMS));
         assert_eq!(queue.most, BATCH_DATAGRAMS_FIRST);
     }
 
@@ -134,18 +138,19 @@ mod tests {
     #[test]
     fn others_have_bites_while_nts_requests_come_and_a_share_of_a_flood() {
         let mut both = Turns::new(2, 1);
-        let bite = (1, BITE_DATAGRAMS);
+        let first = (1, BITE_DATAGRAMS_FIRST);
         both.took(0, 1);
-        let bites = BITES_AFTER_NTS as usize;
-        assert_eq!(turns(&mut both, &[1], bites), [bite].repeat(bites));
+        let bites = turns(&mut both, &[1], BITES_AFTER_NTS as usize);
+        assert_eq!(bites[0], first);
+        assert!(bites[1..].iter().all(|bite| *bite == (1, BITE_DATAGRAMS)), "{bites:?}");
         let grown = turns(&mut both, &[1], 8);
         assert_eq!(grown.last(), Some(&(1, BATCH_DATAGRAMS)));
         both.took(0, 1);
-        assert_eq!(turns(&mut both, &[1], 1), [bite]);
+        assert_eq!(turns(&mut both, &[1], 1), [first]);
 
         turns(&mut both, &[0, 1], 8);
         let whole = (0, BATCH_DATAGRAMS);
-        assert_eq!(turns(&mut both, &[0, 1], 6), [whole, bite].repeat(3));
+        assert_eq!(turns(&mut both, &[0, 1], 6), [whole, first].repeat(3));
     }
 
     #[test]

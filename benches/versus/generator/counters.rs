@@ -17,6 +17,8 @@ pub(crate) struct Counters {
     pub(crate) send_failed: u64,
     /// CPU time of the server's threads.
     pub(crate) server_ns: u64,
+    /// How long they were ready and the processor ran something else.
+    pub(crate) waited_ns: u64,
     /// CPU time of the processes beside it.
     pub(crate) beside_ns: u64,
     /// Idle time of the server's processor.
@@ -37,14 +39,16 @@ impl Counters {
         let ticks = processor_ticks(&fs::read_to_string("/proc/stat")?, cpu);
         let mut beside_ns = 0;
         for pid in beside {
-            beside_ns += cpu_ns(*pid)?;
+            beside_ns += schedule(*pid)?[0];
         }
+        let [server_ns, waited_ns] = schedule(pid)?;
         Ok(Self {
             received: udp("InDatagrams"),
             answered: udp("OutDatagrams"),
             queue_full: udp("RcvbufErrors"),
             send_failed: udp("SndbufErrors"),
-            server_ns: cpu_ns(pid)?,
+            server_ns,
+            waited_ns,
             beside_ns,
             idle_ns: ticks[3] * TICK_NS,
             softirq_ns: ticks[6] * TICK_NS,
@@ -59,6 +63,7 @@ impl Counters {
             queue_full: self.queue_full - before.queue_full,
             send_failed: self.send_failed - before.send_failed,
             server_ns: self.server_ns - before.server_ns,
+            waited_ns: self.waited_ns - before.waited_ns,
             beside_ns: self.beside_ns - before.beside_ns,
             idle_ns: self.idle_ns.saturating_sub(before.idle_ns),
             softirq_ns: self.softirq_ns.saturating_sub(before.softirq_ns),
@@ -75,14 +80,17 @@ fn udp_counters(snmp: &str) -> Vec<(String, u64)> {
     names.map(str::to_owned).zip(numbers.map(|number| number.parse().unwrap_or(0))).collect()
 }
 
-/// Time on a processor of all threads of a process: the first number of each schedstat.
-fn cpu_ns(pid: u32) -> io::Result<u64> {
-    let mut sum = 0;
+/// How long all threads of a process ran, and how long they were ready but did not run: the first
+/// two numbers of each schedstat.
+fn schedule(pid: u32) -> io::Result<[u64; 2]> {
+    let mut sums = [0; 2];
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        sum += text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        for (sum, number) in sums.iter_mut().zip(text.split(' ')) {
+            *sum += number.parse().unwrap_or(0);
+        }
     }
-    Ok(sum)
+    Ok(sums)
 }
 
 /// user, nice, system, idle, iowait, irq, softirq, steal of one processor (proc_stat(5)).

@@ -291,6 +291,7 @@ fn report(spent: &Counters, sent: &[u64], sample: &Sample, seconds: f64) -> serd
         "cpu_ns": per_response(spent.server_ns),
         "beside_ns": per_response(spent.beside_ns),
         "server_share": share(spent.server_ns),
+        "server_waited_share": share(spent.waited_ns),
         "beside_share": share(spent.beside_ns),
         "core_idle_share": share(spent.idle_ns),
         "core_softirq_share": share(spent.softirq_ns),
