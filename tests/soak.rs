@@ -4,6 +4,9 @@
 //! `TIMEBALL_SOAK_SECONDS=3600 cargo test --test soak -- --nocapture` for an hour; half a minute
 //! otherwise. The first third kills roles, so what it leaves behind is the supervisor's; in the
 //! second those that were started come to their size; so what grows in the last one is a leak.
+//!
+//! Each rotation waits for a disk. One that others keep so busy that it takes 15 s ends the test;
+//! `TMPDIR=/dev/shm` is a place without one.
 
 mod common;
 #[path = "faults/load.rs"]
