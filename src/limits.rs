@@ -111,6 +111,10 @@ pub const FOLLOW_AGREEMENT_SECONDS: f64 = 0.1;
 /// Daemons slew up to 0.128 s (ntpd's step threshold) and step beyond, or slew for long.
 pub const FOLLOW_OFF_SECONDS: f64 = 0.5;
 
+/// From so much on a smoothed time is told as one, in seconds: chronyd's own replies do so from the
+/// precision of its clock on, which is less.
+pub const FOLLOW_SMOOTHED_MIN_SECONDS: f64 = 1e-6;
+
 /// Growth of the error bound of a followed daemon without a report, seconds per second: PHI of
 /// RFC 5905.
 pub const FOLLOW_DISPERSION_RATE: f64 = 15e-6;
@@ -188,6 +192,15 @@ pub const DEPARTURE_GAIN_SHIFT: u32 = 4;
 /// is a worker that was not let run, or a clock that was stepped.
 pub const DEPARTURE_SPAN_MAX: i64 = (1 << 32) / 1000;
 
+/// How far ahead of the clock's reading the departure of a lone reply is named at the most, in
+/// units of 2⁻³² s: 61 µs. It takes some 5 µs, and some 20 µs on a processor that wakes up or is
+/// slow; what takes longer was interrupted, and a timestamp that is too late hides from a client
+/// how far it may be off. Of so many replies, so many times as far.
+pub const DEPARTURE_AHEAD_REPLY_MAX: i64 = 1 << 18;
+
+/// The same of any reply, in units of 2⁻³² s: 0.24 ms, twice what a full batch takes.
+pub const DEPARTURE_AHEAD_MAX: i64 = 1 << 20;
+
 /// How far a departure may exceed its estimate and count in full, however small the estimate is,
 /// in units of 2⁻³² s: 1 µs, so that an estimate starts from nothing in some dozens of batches.
 pub const DEPARTURE_NOISE: i64 = (1 << 32) / 1_000_000;
@@ -210,9 +223,9 @@ pub const INTERLEAVED_ENTRIES_MAX: usize = 1 << 21;
 /// that is further off belongs to another reply, or the clock was stepped.
 pub const INTERLEAVED_DEPARTURE_MAX: i64 = 1 << 32;
 
-/// What counts as a step of the clock, in units of 2⁻³² s: 0.1 ms, longer than two readings of
-/// clocks are apart unless the worker was interrupted between them, and no more than a client on
-/// the internet sees from its own network.
+/// What counts as a step of the clock, in units of 2⁻³² s: 0.1 ms, twice what two readings of
+/// clocks may be apart, or they are taken again, and no more than a client on the internet sees
+/// from its own network.
 pub const CLOCK_STEP_MIN: u64 = (1 << 32) / 10_000;
 
 // Sockets (src/net, src/sys)
@@ -551,6 +564,8 @@ const _: () = assert!(
     DATAGRAM_BYTES.is_multiple_of(64) && (DATAGRAM_BYTES / 64) % 2 == 1,
     "an odd number of cache lines"
 );
+const _: () = assert!(DEPARTURE_AHEAD_REPLY_MAX < DEPARTURE_AHEAD_MAX);
+const _: () = assert!(DEPARTURE_AHEAD_MAX < DEPARTURE_SPAN_MAX);
 const _: () = assert!(STAMPS_IN_FLIGHT >= 2 * BATCH_DATAGRAMS);
 const _: () = assert!(URING_BUFFERS.is_power_of_two() && URING_BUFFERS <= 1 << 15);
 const _: () = assert!(URING_SUBMISSIONS > BATCH_DATAGRAMS + SOCKETS_PER_WORKER);

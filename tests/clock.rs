@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use common::world::{HOLDOVER, SILENT, UNITS, UPSTREAM, World};
 use timeball::clock::follow::{Answer, Judgement, Sample};
+use timeball::clock::leap::SMEARED_REFERENCE_ID;
 use timeball::clock::record::{ClockRecord, SourceState};
 use timeball::sys::adjtimex::LeapStatus;
-use timeball::wire::candm::Tracking;
+use timeball::wire::candm::{Smoothing, Tracking};
 use timeball::wire::ntp::{Leap, ReferenceId};
 use timeball::wire::timestamp::{NtpShort, NtpTimestamp};
 
@@ -204,18 +205,107 @@ fn who_speaks_alone_is_heard() {
     assert!(world.ask().record.is_some());
 }
 
-/// chronyd smooths: its report does not show it, its replies do.
+/// chronyd smooths what it has corrected in one piece, and its report of that says by how much.
+#[test]
+fn a_smoothed_time_is_told_by_its_report() {
+    let mut world = World::new();
+    world.smoothing = |world| {
+        // 400 parts per million, as its manual has them, until nothing is left.
+        let offset_seconds = (0.02 - 400e-6 * world.elapsed).max(0.0);
+        let smoothing = Smoothing { is_leap_only: false, offset_seconds };
+        Some(Answer::Word(Some(smoothing), world.now()))
+    };
+    let served = |world: &World| world.error(&world.state());
+    world.ask();
+    world.pass(1.0);
+    world.ask();
+    for _ in 0..40 {
+        assert_eq!(world.state().reference_id, SMEARED_REFERENCE_ID);
+        assert!((served(&world) - (0.02 - 400e-6 * world.elapsed)).abs() < 1e-6);
+        world.pass(0.5);
+        assert!((served(&world) - (0.02 - 400e-6 * world.elapsed)).abs() < 1e-6, "between words");
+        world.pass(0.5);
+        world.ask();
+    }
+    // Its replies are held against both reports.
+    world.sample = |world| {
+        let mut sample = world.reply();
+        sample.header.reference_id = SMEARED_REFERENCE_ID;
+        sample.offset_seconds += 0.02 - 400e-6 * world.elapsed;
+        Some(Answer::Word(sample, world.now()))
+    };
+    assert_eq!(world.ask().state, SourceState::Synchronised);
+    world.sample = |world| {
+        let mut sample = world.reply();
+        sample.header.reference_id = SMEARED_REFERENCE_ID;
+        sample.offset_seconds += 0.5;
+        Some(Answer::Word(sample, world.now()))
+    };
+    assert_eq!(world.ask().state, SourceState::Contradictory);
+    // Without that report nobody knows what chronyd serves.
+    world.sample = |_| None;
+    world.smoothing = |_| Some(Answer::Silence("it does not answer".to_owned()));
+    let Judgement { state, why, record } = world.ask();
+    assert_eq!((state, record), (SourceState::Silent, None));
+    assert!(why.starts_with("chronyd smooths"), "{why}");
+    world.smoothing = |world| Some(Answer::Word(None, world.now()));
+    world.live(3);
+    assert_eq!(world.state().reference_id, UPSTREAM);
+}
+
+/// chronyd with `leapsecmode slew` and `smoothtime … leaponly`: the system's clock is slewed as
+/// fast as may be, the time that is served runs evenly.
+#[test]
+fn a_leap_second_that_chronyd_smears_is_told_as_chronyd_tells_it() {
+    const LEAPS_AT: f64 = 5.0;
+    fn smeared(world: &World) -> f64 {
+        if world.stepped == 0.0 { 0.0 } else { 1.0 - 1e-3 * (world.elapsed - LEAPS_AT) }
+    }
+    let mut world = World::new();
+    world.leap = Leap::Insert;
+    world.smoothing = |world| {
+        let smoothing = Smoothing { is_leap_only: true, offset_seconds: smeared(world) };
+        Some(Answer::Word(Some(smoothing), world.now()))
+    };
+    world.live(LEAPS_AT as u32);
+    assert_eq!((world.state().leap, world.state().reference_id), (Leap::None, UPSTREAM));
+    // Time makes the leap second, the system's clock does not.
+    world.start = world.start.plus(-(1 << 32));
+    (world.stepped, world.slew_rate, world.leap) = (1.0, -1.0 / 12.0, Leap::None);
+    // Two words are needed to see how fast.
+    for _ in 0..2 {
+        world.ask();
+        world.pass(1.0);
+    }
+    for _ in 0..20 {
+        world.ask();
+        let state = world.state();
+        assert_eq!((state.leap, state.reference_id), (Leap::None, SMEARED_REFERENCE_ID));
+        for _ in 0..10 {
+            world.pass(0.1);
+            let off = world.error(&state) - smeared(&world);
+            // A twelfth of what is smoothed in a second, in the one in which the slew ends.
+            assert!(off.abs() < 1e-4, "{off} s at {}", world.elapsed);
+        }
+    }
+}
+
+/// chronyd smooths, and gives no report of it: its replies show it.
 #[test]
 fn a_smoothed_time_is_served_smoothed() {
     let mut world = World::new();
     world.sample = |world| {
         let mut sample = world.reply();
-        sample.header.reference_id = ReferenceId([127, 127, 1, 255]);
+        sample.header.reference_id = SMEARED_REFERENCE_ID;
         sample.offset_seconds += 0.25;
         Some(Answer::Word(sample, world.now()))
     };
-    world.ask();
-    let state = world.state();
-    assert_eq!(state.reference_id, ReferenceId([127, 127, 1, 255]));
-    assert!((world.error(&state) - 0.25).abs() < 1e-6);
+    for tracking in [world.tracking, |_| None, SILENT] {
+        world.tracking = tracking;
+        world.ask();
+        let state = world.state();
+        assert_eq!(state.reference_id, SMEARED_REFERENCE_ID);
+        assert!((world.error(&state) - 0.25).abs() < 1e-6);
+        world.pass(1.0);
+    }
 }

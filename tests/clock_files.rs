@@ -24,6 +24,9 @@ use timeball::wire::timestamp::NtpTimestamp;
 
 const DAY: i64 = 86_400;
 
+/// Keys of section `clock` that ask chronyd by all that it answers to.
+const KEYS: &str = "leap_file = \"FILE\"\nchronyd = \"UDP\"\nfollow = \"NTP\"";
+
 /// What a chronyd on loopback may be off, in seconds, on a busy machine.
 const TOLERANCE_SECONDS: f64 = 0.01;
 
@@ -31,9 +34,10 @@ fn unix_seconds() -> i64 {
     time::OffsetDateTime::now_utc().unix_timestamp()
 }
 
-/// The next midnight. Not within the minute before it, in which a test would see it pass.
+/// The next midnight. Not within two minutes before it or before noon, in which a test would see it
+/// pass, or a smear end.
 fn next_midnight() -> i64 {
-    while DAY - unix_seconds() % DAY < 60 {
+    while DAY / 2 - unix_seconds() % (DAY / 2) < 120 {
         thread::sleep(Duration::from_secs(1));
     }
     (unix_seconds() / DAY + 1) * DAY
@@ -47,20 +51,22 @@ struct Followed {
 }
 
 impl Followed {
-    /// `FILE` in `keys` of section `clock` is the leap-seconds file, with this text.
+    /// In `keys` of section `clock`, `FILE` is the leap-seconds file, with this text; `UDP`, `UNIX`
+    /// and `NTP` are where chronyd is asked.
     fn start(chronyd: &str, list: &str, keys: &str, sections: &str) -> Self {
         let [ntp_port, command_port] = [(); 2].map(|()| free_udp_port());
-        let _chronyd = Chronyd::server(ntp_port, command_port, chronyd);
+        let chronyd = Chronyd::server(ntp_port, command_port, chronyd);
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("leap-seconds.list");
         fs::write(&file, list).expect("written");
-        let clock = format!(
-            "source = \"follow\"\nchronyd = \"127.0.0.1:{command_port}\"\n\
-             follow = \"127.0.0.1:{ntp_port}\"\n{}",
-            keys.replace("FILE", &file.display().to_string())
-        );
+        let keys = keys
+            .replace("FILE", &file.display().to_string())
+            .replace("UDP", &format!("127.0.0.1:{command_port}"))
+            .replace("UNIX", &chronyd.socket().display().to_string())
+            .replace("NTP", &format!("127.0.0.1:{ntp_port}"));
+        let clock = format!("source = \"follow\"\n{keys}");
         let server = Server::start_with(Algorithm::AesSivCmac256, "", &clock, sections);
-        Self { server, _chronyd, directory }
+        Self { server, _chronyd: chronyd, directory }
     }
 
     fn list(&self) -> PathBuf {
@@ -108,7 +114,7 @@ fn leap_told(server: &Server) -> Leap {
 fn c103_a_leap_second_of_the_file_is_announced_and_a_bad_file_is_not_believed() {
     let midnight = next_midnight();
     let good = leap::list(&[(midnight, 1)], midnight + 100 * DAY);
-    let mut followed = Followed::start("local stratum 6", &good, "leap_file = \"FILE\"", "");
+    let mut followed = Followed::start("local stratum 6", &good, KEYS, "");
     wait_until("the warning", || leap_told(&followed.server) == Leap::Insert);
     followed.wait_for("a leap second is inserted before");
     let next = &followed.tracking()["leap_file"]["next"];
@@ -144,12 +150,8 @@ fn c103_a_leap_second_is_smeared_from_noon_to_noon() {
     let is_past = unix_seconds() % DAY < DAY / 2;
     let midnight = if is_past { next - DAY } else { next };
     let list = leap::list(&[(midnight, 1)], midnight + 100 * DAY);
-    let followed = Followed::start(
-        "local stratum 6",
-        &list,
-        "leap_file = \"FILE\"",
-        "[leap]\nsmear = \"linear\"",
-    );
+    let smear = "[leap]\nsmear = \"linear\"";
+    let followed = Followed::start("local stratum 6", &list, KEYS, smear);
     wait_until("the smear", || ask(&followed.server).header.reference_id == SMEARED_REFERENCE_ID);
     let sample = ask(&followed.server);
     let since_midnight = moment().system.seconds_since_f64(NtpTimestamp::from_unix(midnight, 0));
@@ -170,21 +172,35 @@ fn c103_a_leap_second_is_smeared_from_noon_to_noon() {
     assert!((told - expected).abs() < TOLERANCE_SECONDS, "{told}, {expected}");
 }
 
+/// Whichever way chronyd says so.
 #[test]
 fn a_smear_is_refused_while_chronyd_smears_by_itself() {
     let midnight = next_midnight();
     let list = leap::list(&[(midnight, 1)], midnight + 100 * DAY);
-    let followed = Followed::start(
-        "local stratum 6\nleapsecmode slew\nsmoothtime 400 0.001 leaponly",
-        &list,
-        "leap_file = \"FILE\"",
-        "[leap]\nsmear = \"linear\"",
-    );
-    wait_until("the refusal", || followed.tracking()["leap_file"]["smear"]["is_refused"] == true);
-    followed.wait_for("the source smears leap seconds by itself");
-    let sample = ask(&followed.server);
-    assert_eq!(sample.header.leap, Leap::None);
-    assert!(sample.offset_seconds.abs() <= sample.delay_seconds + TOLERANCE_SECONDS, "{sample:?}");
+    for keys in [
+        KEYS,
+        "leap_file = \"FILE\"\nchronyd = \"UDP\"",
+        "leap_file = \"FILE\"\nchronyd = \"UNIX\"",
+    ] {
+        let followed = Followed::start(
+            "local stratum 6\nleapsecmode slew\nsmoothtime 400 0.001 leaponly",
+            &list,
+            keys,
+            "[leap]\nsmear = \"linear\"",
+        );
+        let is_refused =
+            || followed.tracking()["leap_file"]["smear"]["is_refused"] == Value::Bool(true);
+        wait_until("the refusal", is_refused);
+        followed.wait_for("the source smears leap seconds by itself");
+        let sample = ask(&followed.server);
+        assert_eq!(sample.header.leap, Leap::None);
+        let off = sample.offset_seconds.abs();
+        assert!(off <= sample.delay_seconds + TOLERANCE_SECONDS, "{sample:?}");
+        let smoothing = &followed.tracking()["smoothing"];
+        assert_eq!(smoothing["is_leap_only"], true, "{smoothing}");
+        let text = followed.run(&["tracking"]);
+        assert!(text.contains("Smoothing          of leap seconds, "), "{text}");
+    }
 }
 
 /// Lines of a log without its heading, in words.
@@ -247,9 +263,10 @@ fn the_tracking_log_says_what_chronyd_s_does_and_is_rotated() {
         assert!(chronyds.iter().any(|other| same(&other)), "{line:?} is none of chronyd's");
         assert_eq!(line.len(), chronyds[0].len(), "{line:?} {:?}", chronyds[0]);
     }
-    let measurements = lines(&logs.join("measurements.log"));
-    assert!(measurements.iter().all(|line| line[2] == format!("127.0.0.1:{ntp_port}")));
-    assert!(measurements.len() >= 4);
+    // A reply that came late is not in it.
+    let measurements = || lines(&logs.join("measurements.log"));
+    wait_until("lines of measurements", || measurements().len() >= 4);
+    assert!(measurements().iter().all(|line| line[2] == format!("127.0.0.1:{ntp_port}")));
     assert!(logs.join("statistics.log").exists(), "a line of it takes a minute");
 
     // What logrotate does.

@@ -34,7 +34,7 @@ use timeball::limits::{
 };
 use timeball::networks::NetworkSet;
 use timeball::process::control::{Request as ControlRequest, RequestError as ControlError};
-use timeball::wire::candm::parse_tracking;
+use timeball::wire::candm::{SMOOTHING_BYTES, TRACKING_BYTES, parse_smoothing, parse_tracking};
 use timeball::wire::ke::{Progress, Records, Request, RequestError, Response, Scanner};
 use timeball::wire::ntp::{HEADER_BYTES, Header, Mode};
 use timeball::wire::nts::{AuthenticatorLayout, Direction, Trailer, find};
@@ -247,7 +247,8 @@ pub fn control_request(line: &[u8]) -> bool {
 }
 
 /// What a followed daemon may answer: four bytes of a sequence, then a datagram that is taken for
-/// chronyd's tracking report and for the reply to an NTP query. Returns whether it is either, and
+/// chronyd's tracking report, with a report of smoothing behind it or none, and for the reply to an
+/// NTP query. Returns whether it is either, and
 /// whether clients would follow it.
 ///
 /// # Panics
@@ -259,7 +260,14 @@ pub fn tracking(input: &[u8]) -> (bool, bool) {
     let now = Moment { system: NOW, since_boot };
     let sent = Moment { system: NOW.before(Duration::from_millis(1)), since_boot };
     let word = |said| Answer::Word(said, now);
-    let tracking = parse_tracking(answer, u32::from_be_bytes(*sequence)).ok().map(word);
+    let sequence = u32::from_be_bytes(*sequence);
+    let (report, rest) = match answer.len().checked_sub(SMOOTHING_BYTES) {
+        Some(TRACKING_BYTES) => answer.split_at(TRACKING_BYTES),
+        _ => (answer, &[][..]),
+    };
+    let tracking = parse_tracking(report, sequence).ok().map(word);
+    let smoothing =
+        parse_smoothing(rest, sequence).ok().map(|smoothing| Answer::Word(smoothing, now));
     let origin = Header::parse(answer).map_or(NtpTimestamp::ZERO, |it| it.origin_timestamp);
     let sample =
         Sample::new(answer, origin, sent, now).ok().map(|sample| Answer::Word(sample, now));
@@ -268,7 +276,8 @@ pub fn tracking(input: &[u8]) -> (bool, bool) {
     let mut is_followed = false;
     // Twice: the second word has one before it.
     for _ in 0..2 {
-        let judgement = follower.judge(tracking.as_ref(), sample.as_ref(), None);
+        let judgement =
+            follower.judge(tracking.as_ref(), smoothing.as_ref(), sample.as_ref(), None);
         let Some(record) = judgement.record else { continue };
         for seconds in [0, 1, 3600, 3601] {
             let then = Moment {

@@ -18,6 +18,7 @@ use crate::process::clock_status::{
     ClockStatus, NtpDataStatus, SourceStatus, SourcesStatus, TrackingStatus,
 };
 use crate::process::control::Request;
+use crate::wire::candm::Smoothing;
 
 pub(super) fn tracking(arguments: &Show) -> ExitCode {
     finish(show(arguments, Request::Tracking, print_tracking))
@@ -37,7 +38,7 @@ fn print_tracking(tracking: &TrackingStatus, out: &mut dyn Write) -> io::Result<
     let TrackingStatus { source_state, why, .. } = tracking;
     line("Source", format!("{}, {}", source(tracking.source), in_state(*source_state, why)))?;
     line("Last word", last_word(tracking))?;
-    line("Reference ID", tracking.reference_id.clone())?;
+    line("Reference ID", reference(tracking))?;
     line("Stratum", tracking.stratum.to_string())?;
     line("Ref time (UTC)", utc(tracking.reference_unix_seconds))?;
     line("System time", system_time(tracking.correction_seconds))?;
@@ -60,7 +61,12 @@ fn print_tracking(tracking: &TrackingStatus, out: &mut dyn Write) -> io::Result<
     line("Frequency", format!("{:+.3} ppm", chronyd.frequency_ppm))?;
     line("Residual freq", format!("{:+.3} ppm", chronyd.residual_frequency_ppm))?;
     line("Skew", format!("{:.3} ppm", chronyd.skew_ppm))?;
-    line("Update interval", format!("{:.1} s", chronyd.update_interval_seconds))
+    line("Update interval", format!("{:.1} s", chronyd.update_interval_seconds))?;
+    let Some(Smoothing { is_leap_only, offset_seconds }) = tracking.smoothing else {
+        return Ok(());
+    };
+    let what = if is_leap_only { "leap seconds" } else { "what it corrects" };
+    line("Smoothing", format!("of {what}, {offset_seconds:+.9} s now, which is told too"))
 }
 
 /// The clock's line in `timeball status`.
@@ -206,6 +212,20 @@ fn print_ntpdata(data: &NtpDataStatus, out: &mut dyn Write) -> io::Result<()> {
     line("Total TX", data.asked.to_string())?;
     line("Total valid RX", data.answered.to_string())?;
     line("Total bad RX", data.garbled.to_string())
+}
+
+/// With the address of who is followed, of which a reference may be no more than a hash.
+fn reference(tracking: &TrackingStatus) -> String {
+    let TrackingStatus { reference_id, chronyd, .. } = tracking;
+    let followed = chronyd.as_ref().filter(|chronyd| chronyd.reference_id == *reference_id);
+    match followed.and_then(|chronyd| chronyd.source_address) {
+        Some(address) => {
+            // What may look like a text is none.
+            let number = reference_id.split(' ').next().unwrap_or_default();
+            format!("{number} ({address})")
+        }
+        None => reference_id.clone(),
+    }
 }
 
 fn last_word(tracking: &TrackingStatus) -> String {

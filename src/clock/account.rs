@@ -1,5 +1,7 @@
 //! What the clock role knows of its sources, for the operator.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::follow::Sample;
@@ -8,7 +10,7 @@ use super::leap_watch::LeapAccount;
 use super::record::SourceState;
 use super::source::Source;
 use crate::sys::adjtimex::{KernelClock, LeapStatus};
-use crate::wire::candm::Tracking;
+use crate::wire::candm::{Smoothing, Tracking};
 use crate::wire::ntp::Leap;
 use crate::wire::timestamp::NtpTimestamp;
 
@@ -23,6 +25,8 @@ pub struct Account {
     pub why: String,
     /// chronyd's tracking report, if it is asked for.
     pub chronyd: Option<Asked<TrackingAccount>>,
+    /// How chronyd smooths the time that it serves, if it says that it does.
+    pub smoothing: Option<Smoothing>,
     /// The reply to an NTP query, if one is sent.
     pub ntp: Option<Asked<SampleAccount>>,
     /// The kernel's account of its clock.
@@ -116,6 +120,7 @@ pub struct TrackingAccount {
     pub leap: String,
     pub stratum: u8,
     pub reference_id: String,
+    pub source_address: Option<IpAddr>,
     pub reference_unix_seconds: Option<f64>,
     pub correction_seconds: f64,
     pub last_offset_seconds: f64,
@@ -135,6 +140,7 @@ impl TrackingAccount {
             leap: leap_name(tracking.leap).to_owned(),
             stratum: tracking.stratum,
             reference_id: tracking.reference_id.to_string(),
+            source_address: tracking.source_address,
             reference_unix_seconds: unix_seconds(tracking.reference_time, now_unix_seconds),
             correction_seconds: tracking.correction_seconds,
             last_offset_seconds: tracking.last_offset_seconds,

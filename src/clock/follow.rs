@@ -6,8 +6,9 @@
 //! section 7.3, "Reference ID").
 //!
 //! chronyd's tracking report is the truth where there is one: it has more digits than a reply, the
-//! frequency's error, and what is still to be slewed. A reply to an NTP query is held against it.
-//! Without a report the reply is the truth.
+//! frequency's error, and what is still to be slewed. Its report of smoothing says by how much the
+//! time that it serves is off that. A reply to an NTP query is held against both. Without a report
+//! the reply is the truth.
 
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ use super::leap::SMEARED_REFERENCE_ID;
 use super::record::{ClockRecord, Moment, STRATUM_MAX, SourceState, without_fraction};
 use crate::limits::{
     FOLLOW_AGREEMENT_SECONDS, FOLLOW_CORRECTION_AGE_MAX, FOLLOW_DISPERSION_RATE,
-    FOLLOW_OFF_SECONDS, FOLLOW_SLEW_RATE_MAX,
+    FOLLOW_OFF_SECONDS, FOLLOW_SLEW_RATE_MAX, FOLLOW_SMOOTHED_MIN_SECONDS,
 };
 use crate::sys::adjtimex::{KernelClock, LeapStatus};
-use crate::wire::candm::Tracking;
+use crate::wire::candm::{Smoothing, Tracking};
 use crate::wire::ntp::{Header, Leap, Mode, ReferenceId};
 use crate::wire::timestamp::{NtpShort, NtpTimestamp};
 
@@ -84,8 +85,8 @@ impl Sample {
         self.header.leap != Leap::Unsynchronised && (1..=STRATUM_MAX).contains(&self.header.stratum)
     }
 
-    /// chronyd smooths the time that it serves, or smears a leap second: its reports do not show
-    /// it, and its replies have a reference of their own meanwhile.
+    /// chronyd smooths the time that it serves, or smears a leap second: its replies have a
+    /// reference of their own meanwhile.
     fn is_smoothed(&self) -> bool {
         self.header.reference_id == SMEARED_REFERENCE_ID
     }
@@ -108,37 +109,47 @@ impl Judgement {
     }
 }
 
-/// A correction and when it was told.
-type Told = (f64, Moment);
-
 /// Judges round after round.
 #[derive(Clone, Debug)]
 pub struct Follower {
     holdover: Duration,
-    last_correction: Option<Told>,
+    correction: Trend,
+    smoothed: Trend,
+    /// chronyd smooths the time that it serves, by its last word about it.
+    smooths: bool,
 }
 
 impl Follower {
     /// For a clock whose last truth is good for `holdover`.
     pub fn new(holdover: Duration) -> Self {
-        Self { holdover, last_correction: None }
+        let (correction, smoothed) = (Trend::default(), Trend::default());
+        Self { holdover, correction, smoothed, smooths: false }
     }
 
     /// Judges the answers of one round; `None` for what was not asked.
     pub fn judge(
         &mut self,
         tracking: Option<&Answer<Tracking>>,
+        smoothing: Option<&Answer<Option<Smoothing>>>,
         sample: Option<&Answer<Sample>>,
         kernel: Option<&KernelClock>,
     ) -> Judgement {
+        let told = match smoothing {
+            Some(Answer::Word(told, _)) => Some(*told),
+            _ => None,
+        };
+        self.smooths = told.map_or(self.smooths, |told| told.is_some());
+        let smoothing = told.flatten();
         let mut judgement = match (tracking, sample) {
             (Some(Answer::Word(tracking, at)), Some(Answer::Word(sample, _)))
                 if is_synchronised(tracking) && sample.is_synchronised() =>
             {
-                match contradiction(tracking, sample) {
+                match contradiction(tracking, smoothing, sample) {
                     Some(why) => Judgement::against(SourceState::Contradictory, why),
-                    None if sample.is_smoothed() => self.of_sample(sample, *at, Measured::Applied),
-                    None => self.of_tracking(tracking, *at),
+                    None if sample.is_smoothed() && smoothing.is_none() => {
+                        self.of_sample(sample, *at, Measured::Applied)
+                    }
+                    None => self.of_tracking(tracking, smoothing, *at),
                 }
             }
             (Some(Answer::Word(tracking, _)), _) if !is_synchronised(tracking) => {
@@ -147,7 +158,18 @@ impl Follower {
             (_, Some(Answer::Word(sample, _))) if !sample.is_synchronised() => {
                 unsynchronised("the daemon says that its clock is not synchronised")
             }
-            (Some(Answer::Word(tracking, at)), _) => self.of_tracking(tracking, *at),
+            // The time that it serves may be anywhere.
+            (Some(Answer::Word(..)), _) if self.smooths && smoothing.is_none() => {
+                Judgement::against(
+                    SourceState::Silent,
+                    "chronyd smooths the time that it serves, and does not say by how much",
+                )
+            }
+            (Some(Answer::Word(tracking, at)), _) => self.of_tracking(tracking, smoothing, *at),
+            // Its reference says that the time is smoothed, so the time must be.
+            (_, Some(Answer::Word(sample, at))) if sample.is_smoothed() => {
+                self.of_sample(sample, *at, Measured::Applied)
+            }
             (_, Some(Answer::Word(sample, at))) => self.of_sample(sample, *at, Measured::Bound),
             (Some(Answer::Garbage(why)), _) | (_, Some(Answer::Garbage(why))) => {
                 Judgement::against(SourceState::Garbled, why)
@@ -166,42 +188,40 @@ impl Follower {
         judgement
     }
 
-    fn of_tracking(&mut self, tracking: &Tracking, at: Moment) -> Judgement {
-        let (correction_rate, unrest) = self.slew(tracking.correction_seconds, at);
+    fn of_tracking(
+        &mut self,
+        tracking: &Tracking,
+        smoothing: Option<Smoothing>,
+        at: Moment,
+    ) -> Judgement {
+        let smoothed_seconds = smoothing.map_or(0.0, |smoothing| smoothing.offset_seconds);
+        let (correction_rate, unrest) = self.correction.follow(tracking.correction_seconds, at);
+        let (smoothed_rate, smoothed_unrest) = self.smoothed.follow(smoothed_seconds, at);
+        let is_smoothed = smoothed_seconds.abs() >= FOLLOW_SMOOTHED_MIN_SECONDS;
+        let is_leap_smoothed = smoothing.is_some_and(|smoothing| smoothing.is_leap_only);
         let frequency_error = tracking.skew_ppm + tracking.residual_frequency_ppm.abs();
         good(ClockRecord {
-            leap: tracking.leap,
+            // As chronyd's own replies.
+            leap: match tracking.leap {
+                Leap::Insert | Leap::Delete if is_leap_smoothed => Leap::None,
+                leap => leap,
+            },
             stratum: tracking.stratum,
-            reference_id: tracking.reference_id,
+            reference_id: if is_smoothed { SMEARED_REFERENCE_ID } else { tracking.reference_id },
             reference_timestamp: without_fraction(tracking.reference_time),
             root_delay: NtpShort::from_seconds_rounded_up(tracking.root_delay_seconds),
             root_dispersion_seconds: tracking.root_dispersion_seconds,
             // One part per million is chrony's `maxclockerror`, which it does not tell.
-            dispersion_rate: (frequency_error + 1.0) * 1e-6 + unrest,
+            dispersion_rate: (frequency_error + 1.0) * 1e-6 + unrest + smoothed_unrest,
             correction_seconds: tracking.correction_seconds,
             correction_rate,
+            smoothed_seconds,
+            smoothed_rate,
             leap_second: None,
             source_state: SourceState::Synchronised,
             taken: at,
             holdover: self.holdover,
         })
-    }
-
-    /// How a correction goes on: at which rate it shrinks, and by how much a second it may be off
-    /// if it does not. A daemon slews at one rate until nothing is left. One that does not slew,
-    /// as chronyd under `-x`, lets the correction drift, and a new measurement makes it jump:
-    /// neither says what it will be in a second. Nor does a correction that is seen first.
-    fn slew(&mut self, seconds: f64, at: Moment) -> (f64, f64) {
-        let first = (0.0, seconds.abs().min(FOLLOW_SLEW_RATE_MAX));
-        let Some((before, then)) = self.last_correction.replace((seconds, at)) else {
-            return first;
-        };
-        let age = at.since(then);
-        if age.is_zero() || age > FOLLOW_CORRECTION_AGE_MAX || at.step_since(then) != 0.0 {
-            return first;
-        }
-        let rate = (seconds - before) / age.as_secs_f64();
-        if rate * seconds < 0.0 { (rate, 0.0) } else { (0.0, rate.abs()) }
     }
 
     fn of_sample(&self, sample: &Sample, at: Moment, measured: Measured) -> Judgement {
@@ -229,6 +249,8 @@ impl Follower {
             dispersion_rate: FOLLOW_DISPERSION_RATE,
             correction_seconds,
             correction_rate: 0.0,
+            smoothed_seconds: 0.0,
+            smoothed_rate: 0.0,
             leap_second: None,
             source_state: SourceState::Synchronised,
             taken: at,
@@ -237,10 +259,35 @@ impl Follower {
     }
 }
 
+/// How a correction goes on, by what was told of it last and when.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trend {
+    last: Option<(f64, Moment)>,
+}
+
+impl Trend {
+    /// At which rate it shrinks, and by how much a second it may be off if it does not. A daemon
+    /// slews at one rate until nothing is left. One that does not slew, as chronyd under `-x`, lets
+    /// the correction drift, and a new measurement makes it jump: neither says what it will be in a
+    /// second. Nor does a correction that is seen first.
+    fn follow(&mut self, seconds: f64, at: Moment) -> (f64, f64) {
+        let first = (0.0, seconds.abs().min(FOLLOW_SLEW_RATE_MAX));
+        let Some((before, then)) = self.last.replace((seconds, at)) else {
+            return first;
+        };
+        let age = at.since(then);
+        if age.is_zero() || age > FOLLOW_CORRECTION_AGE_MAX || at.step_since(then) != 0.0 {
+            return first;
+        }
+        let rate = (seconds - before) / age.as_secs_f64();
+        if rate * seconds < 0.0 { (rate, 0.0) } else { (0.0, rate.abs()) }
+    }
+}
+
 /// What is done with a measured offset.
 ///
 /// What is measured once is the scheduler's noise as much as the truth, so it only widens the error
-/// bound; but a smoothed time is told in no other way.
+/// bound; but a smoothed time may be told in no other way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Measured {
     Applied,
@@ -260,11 +307,16 @@ fn is_synchronised(tracking: &Tracking) -> bool {
 }
 
 /// How a report and a reply differ that one daemon cannot give within a second.
-fn contradiction(tracking: &Tracking, sample: &Sample) -> Option<String> {
-    if sample.is_smoothed() {
+fn contradiction(
+    tracking: &Tracking,
+    smoothing: Option<Smoothing>,
+    sample: &Sample,
+) -> Option<String> {
+    if sample.is_smoothed() && smoothing.is_none() {
         return None;
     }
-    let apart = (sample.offset_seconds - tracking.correction_seconds).abs();
+    let smoothed_seconds = smoothing.map_or(0.0, |smoothing| smoothing.offset_seconds);
+    let apart = (sample.offset_seconds - tracking.correction_seconds - smoothed_seconds).abs();
     if apart > sample.delay_seconds / 2.0 + FOLLOW_AGREEMENT_SECONDS {
         return Some(format!(
             "chronyd's time is {apart:.6} s off what its report says; is clock.follow the address \
@@ -272,7 +324,7 @@ fn contradiction(tracking: &Tracking, sample: &Sample) -> Option<String> {
         ));
     }
     // At an update between the two it may change, by one round only.
-    if sample.header.reference_id != tracking.reference_id {
+    if sample.header.reference_id != tracking.reference_id && !sample.is_smoothed() {
         return Some(format!(
             "chronyd's reference is {} by its report and {} by its reply; is clock.follow the \
              address of the same daemon?",

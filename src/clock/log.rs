@@ -1,6 +1,8 @@
 //! Lines of the logs, in the columns of chrony's tracking, measurements and statistics logs
 //! (chrony.conf(5), "log") where they mean the same; "-" stands where nothing is known.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::macros::format_description;
@@ -9,7 +11,7 @@ use super::follow::Sample;
 use super::record::{ClockRecord, Moment};
 use super::statistics::Estimate;
 use crate::wire::candm::Tracking;
-use crate::wire::ntp::{Leap, ReferenceId};
+use crate::wire::ntp::Leap;
 use crate::wire::timestamp::NtpTimestamp;
 
 /// What is logged.
@@ -77,7 +79,7 @@ pub fn tracking_line(
     format!(
         "{} {:<15} {:2} {} {} {} {} {:>2} {} {} {} {} {}\n",
         utc(record.taken.system, unix_seconds),
-        reference(record.reference_id, record.stratum),
+        reference(record, tracking.and_then(|tracking| tracking.source_address)),
         record.stratum,
         ppm(|tracking| tracking.frequency_ppm),
         ppm(|tracking| tracking.skew_ppm),
@@ -149,13 +151,12 @@ fn utc(time: NtpTimestamp, unix_seconds: i64) -> String {
         .unwrap_or_else(|| "- -".to_owned())
 }
 
-/// An address where it is one, as it is for a secondary server of IPv4.
-fn reference(id: ReferenceId, stratum: u8) -> String {
-    let is_local = id.0[..3] == [127, 127, 1];
-    if stratum > 1 && !is_local {
-        std::net::Ipv4Addr::from(id.0).to_string()
-    } else {
-        format!("{:08X}", u32::from_be_bytes(id.0))
+/// The address of who is followed. Where the daemon does not say it a reference is none: of IPv6 it
+/// is a hash.
+fn reference(record: &ClockRecord, source_address: Option<IpAddr>) -> String {
+    match source_address {
+        Some(address) => address.to_string(),
+        None => format!("{:08X}", u32::from_be_bytes(record.reference_id.0)),
     }
 }
 
@@ -183,7 +184,7 @@ mod tests {
     use super::super::record::tests::at;
     use super::*;
     use crate::wire::candm::tests::good;
-    use crate::wire::ntp::{Header, Mode};
+    use crate::wire::ntp::{Header, Mode, ReferenceId};
     use crate::wire::timestamp::NtpShort;
     use std::time::Duration;
 
@@ -213,7 +214,11 @@ mod tests {
              - -1.234e-04  3.125e-02  2.500e-04  1.613e-02\n"
         );
         let blind = tracking_line(&record(), None, None, NOW);
-        assert!(blind.contains(" 3          -          -          - +  - "), "{blind}");
+        assert!(blind.contains(" C0000207         3          -          -          - +  - "));
+        let source_address = Some([0x2001, 0xdb8, 0, 0, 0, 0, 0, 7].into());
+        let far = Tracking { source_address, ..good() };
+        let far = tracking_line(&record(), Some(&far), None, NOW);
+        assert!(far.contains(" 2001:db8::7      3 "), "{far}");
 
         let header = Header {
             leap: Leap::None,

@@ -59,6 +59,11 @@ pub struct ClockState {
     pub correction_seconds: f64,
     /// How the correction shrinks in seconds per second; zero while it does not.
     pub correction_rate: f64,
+    /// What the time that is told is ahead of true time at `as_of`, in seconds: a time daemon that
+    /// smooths lets its clients run towards true time, too.
+    pub smoothed_seconds: f64,
+    /// How that shrinks in seconds per second; zero while it does not.
+    pub smoothed_rate: f64,
     /// The leap second that is near, if one is known.
     pub leap_second: Option<LeapSecond>,
     /// When all of this was true, by the system's time.
@@ -74,12 +79,15 @@ impl ClockState {
         )
     }
 
-    /// What is added to the system's time at `now`, in units of 2⁻³² s: the correction, which
-    /// shrinks until the clock is looked at again, and never beyond nothing; and the smear of a
-    /// leap second.
+    /// What is added to the system's time at `now`, in units of 2⁻³² s: the correction and what is
+    /// smoothed, which shrink until the clock is looked at again, and never beyond nothing; and the
+    /// smear of a leap second.
     pub fn correction(&self, now: NtpTimestamp) -> i64 {
         let age_seconds = now.seconds_since_f64(self.as_of).max(0.0);
-        let correction = units(shrunk(self.correction_seconds, self.correction_rate, age_seconds));
+        let correction = units(
+            shrunk(self.correction_seconds, self.correction_rate, age_seconds)
+                + shrunk(self.smoothed_seconds, self.smoothed_rate, age_seconds),
+        );
         match self.leap_second {
             Some(leap) if leap.is_smeared => {
                 let time = now.plus(correction);
@@ -131,6 +139,8 @@ impl SimulatedClock {
             dispersion_rate: 1e-6,
             correction_seconds: 0.0,
             correction_rate: 0.0,
+            smoothed_seconds: 0.0,
+            smoothed_rate: 0.0,
             leap_second: None,
             as_of: now,
         };

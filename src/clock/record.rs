@@ -92,6 +92,10 @@ pub struct ClockRecord {
     pub correction_seconds: f64,
     /// How the correction shrinks, in seconds per second.
     pub correction_rate: f64,
+    /// What the time that is told was ahead of true time, in seconds, as the source smooths it.
+    pub smoothed_seconds: f64,
+    /// How that shrinks, in seconds per second.
+    pub smoothed_rate: f64,
     /// The leap second that is near, if one is known beside what the source says.
     pub leap_second: Option<LeapSecond>,
     /// How the source fares since. It changes nothing in what clients are told.
@@ -115,6 +119,8 @@ impl ClockRecord {
             dispersion_rate: 0.0,
             correction_seconds: 0.0,
             correction_rate: 0.0,
+            smoothed_seconds: 0.0,
+            smoothed_rate: 0.0,
             leap_second: None,
             source_state,
             taken,
@@ -135,7 +141,7 @@ impl ClockRecord {
         self.leap_second.map(|leap| leap.seen(self.time_at(now), step_seconds))
     }
 
-    /// True time at `now`, as far as it is known.
+    /// True time at `now`, as far as it is known; not smoothed.
     pub(super) fn time_at(&self, now: Moment) -> NtpTimestamp {
         now.system.plus(units(self.correction_at(now)))
     }
@@ -143,6 +149,11 @@ impl ClockRecord {
     fn correction_at(&self, now: Moment) -> f64 {
         let age_seconds = now.since(self.taken).as_secs_f64();
         shrunk(self.correction_seconds, self.correction_rate, age_seconds)
+    }
+
+    fn smoothed_at(&self, now: Moment) -> f64 {
+        let age_seconds = now.since(self.taken).as_secs_f64();
+        shrunk(self.smoothed_seconds, self.smoothed_rate, age_seconds)
     }
 
     /// Error bound at `now`, in seconds. A step that no later record knows of, and that is no leap
@@ -190,6 +201,8 @@ impl ClockRecord {
             dispersion_rate: self.dispersion_rate,
             correction_seconds: self.correction_at(now),
             correction_rate: self.correction_rate,
+            smoothed_seconds: self.smoothed_at(now),
+            smoothed_rate: self.smoothed_rate,
             leap_second: self.leap_second,
             as_of: now.system,
         }

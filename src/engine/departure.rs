@@ -13,10 +13,14 @@
 //!
 //! Half of the time for its own: the kernel has worked on a reply before it leaves, and goes on
 //! with it afterwards. Where in doubt the timestamp is rather too early, as it would be without
-//! all this; one from the future could break a nearby client's sums.
+//! all this; one from the future could break a nearby client's sums. So there is a limit to what is
+//! added: on a busy host most batches are measured with somebody else's turn of the processor in
+//! them, which a reply on loopback may bring about itself by waking its client. What is learned of
+//! such batches is true of the worker and not of its replies.
 
 use crate::limits::{
-    BATCH_DATAGRAMS, DEPARTURE_GAIN_SHIFT, DEPARTURE_NOISE, DEPARTURE_RESTS, DEPARTURE_SPAN_MAX,
+    BATCH_DATAGRAMS, DEPARTURE_AHEAD_MAX, DEPARTURE_AHEAD_REPLY_MAX, DEPARTURE_GAIN_SHIFT,
+    DEPARTURE_NOISE, DEPARTURE_RESTS, DEPARTURE_SPAN_MAX,
 };
 use crate::wire::timestamp::NtpTimestamp;
 
@@ -70,8 +74,8 @@ impl Departures {
     pub(super) fn schedule(&mut self, now: NtpTimestamp, replies: usize) -> Schedule {
         let class = Class { rest: rest(now.seconds_since(self.ended)), size: size(replies) };
         self.stamped = (replies > 0).then_some(Stamped { at: now, replies, class });
-        let Spans { lead, reply } = self.known(class);
-        Schedule { first: now.plus(lead.0 + reply.0 / 2), reply: reply.0 }
+        let (lead, reply) = bounded(self.known(class), replies);
+        Schedule { first: now.plus(lead + reply / 2), reply }
     }
 
     /// Learns from the last batch: its replies were handed to the kernel from `started` until
@@ -98,6 +102,18 @@ impl Departures {
         let spans = rests.find_map(|rest| Some(self.spans[rest][class.size]).filter(is_known));
         spans.unwrap_or_default()
     }
+}
+
+/// Lead and time for one reply, both shortened alike if the last of so many replies would be named
+/// too far ahead: replies keep their order.
+fn bounded(Spans { lead, reply }: Spans, replies: usize) -> (i64, i64) {
+    let replies = replies as i64;
+    let ahead = lead.0 + replies * reply.0;
+    let ahead_max = (replies * DEPARTURE_AHEAD_REPLY_MAX).min(DEPARTURE_AHEAD_MAX);
+    if ahead <= ahead_max {
+        return (lead.0, reply.0);
+    }
+    (lead.0 * ahead_max / ahead, reply.0 * ahead_max / ahead)
 }
 
 fn size(replies: usize) -> usize {
@@ -191,6 +207,30 @@ mod tests {
         }
         let error = send(&mut departures, 1, 2 * MICROSECOND, 4 * MICROSECOND)[0];
         assert!(error.abs() < MICROSECOND / 5, "{error} units");
+    }
+
+    /// On a busy host every batch is held up: in what is learned, and never in what is told.
+    #[test]
+    fn c097_no_reply_is_named_further_ahead_than_the_limit() {
+        for (lead, all) in [(900, 900), (0, 900), (900, 32), (40, 40)] {
+            let mut departures = Departures::default();
+            for _ in 0..2000 {
+                for replies in [1, 2, 9, 16, 31, BATCH_DATAGRAMS] {
+                    let reply = all * MICROSECOND / replies as i64;
+                    send(&mut departures, replies, lead * MICROSECOND, reply);
+                }
+            }
+            for replies in [1, 2, 9, 16, 31, BATCH_DATAGRAMS] {
+                let schedule = departures.schedule(START, replies);
+                let ahead = |place| schedule.departure(place).seconds_since(START);
+                let ahead_max = replies as i64 * DEPARTURE_AHEAD_REPLY_MAX;
+                assert!(ahead(replies - 1) <= ahead_max.min(DEPARTURE_AHEAD_MAX), "{replies}");
+                assert!(ahead(0) > 0);
+                for place in 1..replies {
+                    assert!(ahead(place) > ahead(place - 1), "they leave one after the other");
+                }
+            }
+        }
     }
 
     /// A processor that wakes up needs longer.

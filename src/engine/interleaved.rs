@@ -27,7 +27,9 @@ use std::net::IpAddr;
 
 use super::batch::Ticket;
 use crate::clock::Clock;
-use crate::limits::{CLOCK_STEP_MIN, INTERLEAVED_DEPARTURE_MAX, INTERLEAVED_ENTRIES_MAX};
+use crate::limits::{
+    CLOCK_STEP_MIN, INTERLEAVED_DEPARTURE_MAX, INTERLEAVED_ENTRIES_MAX, MOMENT_ATTEMPTS,
+};
 use crate::wire::ntp::{Header, Mode};
 use crate::wire::timestamp::NtpTimestamp;
 
@@ -126,7 +128,7 @@ impl Pairs {
     #[inline(never)]
     pub(super) fn follow<C: Clock>(&mut self, now: NtpTimestamp, clock: &C) -> bool {
         self.correction = clock.state().correction(now);
-        let lead = now.seconds_since(clock.steady());
+        let lead = lead(now, clock);
         let before = self.lead.replace(lead);
         let is_stepped =
             before.is_some_and(|before| lead.wrapping_sub(before).unsigned_abs() > CLOCK_STEP_MIN);
@@ -230,6 +232,20 @@ impl Pairs {
         bucket.transmit[place] = transmit;
         Ticket::new(number * BUCKET_PAIRS + place, receive, self.correction)
     }
+}
+
+/// The lead over its steady companion of a clock that said `now` just now. A worker that is kept
+/// from running between two readings reads again: what lies between them would look like a step.
+fn lead<C: Clock>(mut now: NtpTimestamp, clock: &C) -> i64 {
+    for _ in 1..MOMENT_ATTEMPTS {
+        let (steady, after) = (clock.steady(), clock.now());
+        // So two leads differ by no more than half of a step if there was none.
+        if after.seconds_since(now).unsigned_abs() <= CLOCK_STEP_MIN / 2 {
+            return now.seconds_since(steady);
+        }
+        now = after;
+    }
+    now.seconds_since(clock.steady())
 }
 
 /// The bucket of a pair in its region: by the nanoseconds of its arrival.

@@ -82,6 +82,7 @@ mod tests {
             state: SourceState::Silent,
             why: "it does not answer — at all".to_owned(),
             chronyd: None,
+            smoothing: None,
             ntp: Some(Asked::new("127.0.0.1:123".to_owned())),
             kernel: None,
             leap_file: None,

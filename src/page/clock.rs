@@ -14,10 +14,10 @@ use crate::clock::record::{ClockRecord, Moment, SourceState};
 use crate::wire::ntp::{Leap, ReferenceId};
 use crate::wire::timestamp::{NtpShort, NtpTimestamp};
 
-const WORDS: usize = 11;
+const WORDS: usize = 13;
 
 /// Changes with the layout.
-const LAYOUT: u64 = u64::from_be_bytes(*b"tb:clk:2");
+const LAYOUT: u64 = u64::from_be_bytes(*b"tb:clk:3");
 
 /// The writing end.
 #[derive(Debug)]
@@ -96,6 +96,8 @@ fn to_words(record: &ClockRecord) -> [u64; WORDS] {
         nanoseconds(record.taken.since_boot),
         nanoseconds(record.holdover),
         record.leap_second.map_or(0, |leap| leap.at.to_bits()),
+        record.smoothed_seconds.to_bits(),
+        record.smoothed_rate.to_bits(),
     ]
 }
 
@@ -111,6 +113,8 @@ fn from_words(words: &[u64; WORDS]) -> ClockRecord {
         dispersion_rate: f64::from_bits(words[4]),
         correction_seconds: f64::from_bits(words[5]),
         correction_rate: f64::from_bits(words[6]),
+        smoothed_seconds: f64::from_bits(words[11]),
+        smoothed_rate: f64::from_bits(words[12]),
         leap_second: leap_second_of(leap_second, NtpTimestamp::from_bits(words[10])),
         source_state: SourceState::from_bits(source_state),
         taken: Moment {
@@ -173,6 +177,8 @@ mod tests {
             dispersion_rate: 2.5e-6,
             correction_seconds: -0.25,
             correction_rate: 1e-3,
+            smoothed_seconds: 0.125,
+            smoothed_rate: -1e-4,
             leap_second: Some(LeapSecond {
                 at: NtpTimestamp::from_bits(u64::MAX),
                 kind: LeapKind::Delete,

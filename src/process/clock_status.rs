@@ -16,6 +16,7 @@ use crate::clock::record::{ClockRecord, Moment, SourceState};
 use crate::clock::source::Source;
 use crate::config::clock::ClockSettings;
 use crate::sys::adjtimex;
+use crate::wire::candm::Smoothing;
 use crate::wire::ntp::Leap;
 
 /// What a question about the clock is answered.
@@ -120,6 +121,8 @@ pub struct TrackingStatus {
     pub leap_file: Option<LeapAccount>,
     /// chronyd's own report, if it is asked for.
     pub chronyd: Option<TrackingAccount>,
+    /// How chronyd smooths the time that it serves, if it says that it does; we serve the same.
+    pub smoothing: Option<Smoothing>,
 }
 
 impl TrackingStatus {
@@ -144,6 +147,7 @@ impl TrackingStatus {
             holdover_seconds: settings.holdover.as_secs_f64(),
             holdover_left_seconds: left(&record, now),
             leap_file: account.as_ref().and_then(|account| account.leap_file.clone()),
+            smoothing: account.as_ref().and_then(|account| account.smoothing),
             chronyd: account.and_then(|account| account.chronyd?.last),
         }
     }

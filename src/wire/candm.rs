@@ -5,6 +5,8 @@
 //! amplify. All numbers are big-endian; the fields are those that chronyc(1) shows under
 //! `tracking`.
 
+use std::net::IpAddr;
+
 use super::ntp::{Leap, ReferenceId};
 use super::timestamp::NtpTimestamp;
 
@@ -27,6 +29,10 @@ const REPLY_SMOOTHING: u16 = 13;
 const STATUS_SUCCESS: u16 = 0;
 const STATUS_NOT_ENABLED: u16 = 6;
 
+/// Kinds of addresses. There are others: of nothing, and of a name that is not resolved yet.
+const ADDRESS_IPV4: u16 = 1;
+const ADDRESS_IPV6: u16 = 2;
+
 /// In place of the high half of the seconds: there is no such time.
 const NO_TIME: u32 = 0x7fff_ffff;
 
@@ -39,6 +45,8 @@ mod offset {
     pub(super) const REPLY_SEQUENCE: usize = 16;
     pub(super) const BODY: usize = 28;
     pub(super) const REFERENCE_ID: usize = BODY;
+    pub(super) const ADDRESS: usize = 32;
+    pub(super) const ADDRESS_FAMILY: usize = 48;
     pub(super) const STRATUM: usize = 52;
     pub(super) const LEAP: usize = 54;
     pub(super) const REFERENCE_TIME: usize = 56;
@@ -51,13 +59,20 @@ mod offset {
     pub(super) const ROOT_DELAY: usize = 92;
     pub(super) const ROOT_DISPERSION: usize = 96;
     pub(super) const UPDATE_INTERVAL: usize = 100;
+    pub(super) const SMOOTHING_FLAGS: usize = BODY;
+    pub(super) const SMOOTHING_OFFSET: usize = 32;
 }
+
+/// Flag of the report of smoothing: only leap seconds are smoothed.
+const LEAP_ONLY: u32 = 2;
 
 /// What chronyd says of the clock that it keeps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tracking {
     /// What it follows.
     pub reference_id: ReferenceId,
+    /// The address of that, if it is a server.
+    pub source_address: Option<IpAddr>,
     /// Its own stratum, as it tells it to clients; 0 when it is not synchronised.
     pub stratum: u8,
     /// Leap second warning, or unsynchronised.
@@ -82,6 +97,15 @@ pub struct Tracking {
     pub root_dispersion_seconds: f64,
     /// Between its last two updates.
     pub update_interval_seconds: f64,
+}
+
+/// What chronyd says of the smoothing of the time that it serves (its `smoothtime`).
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Smoothing {
+    /// It smooths nothing but leap seconds.
+    pub is_leap_only: bool,
+    /// What the time that it serves is ahead of true time, as it knows it.
+    pub offset_seconds: f64,
 }
 
 /// Why a datagram is not taken for a report.
@@ -125,15 +149,26 @@ pub fn smoothing_request(sequence: u32) -> [u8; SMOOTHING_BYTES] {
     request(COMMAND_SMOOTHING, sequence)
 }
 
-/// Whether chronyd smooths the time that it serves (its `smoothtime`), now or when there is reason
-/// to: the answer to the request with this `sequence`.
-pub fn parse_smoothing(datagram: &[u8], sequence: u32) -> Result<bool, ReportError> {
+/// Reads the answer to the request with this `sequence`; none if chronyd does not smooth.
+pub fn parse_smoothing(datagram: &[u8], sequence: u32) -> Result<Option<Smoothing>, ReportError> {
     match status(datagram, COMMAND_SMOOTHING, REPLY_SMOOTHING, sequence, SMOOTHING_BYTES)? {
-        STATUS_SUCCESS if datagram.len() == SMOOTHING_BYTES => Ok(true),
-        STATUS_SUCCESS => Err(ReportError::Length(datagram.len(), SMOOTHING_BYTES)),
-        STATUS_NOT_ENABLED => Ok(false),
-        status => Err(ReportError::Refused(status)),
+        STATUS_SUCCESS => {}
+        STATUS_NOT_ENABLED => return Ok(None),
+        status => return Err(ReportError::Refused(status)),
     }
+    let length = ReportError::Length(datagram.len(), SMOOTHING_BYTES);
+    let message: &[u8; SMOOTHING_BYTES] = datagram.try_into().map_err(|_| length)?;
+    Ok(Some(Smoothing {
+        is_leap_only: u32_at(message, offset::SMOOTHING_FLAGS) & LEAP_ONLY != 0,
+        offset_seconds: float_at(message, offset::SMOOTHING_OFFSET),
+    }))
+}
+
+/// Whether a datagram is to answer a request for the report of smoothing, however badly.
+pub fn is_of_smoothing(datagram: &[u8]) -> bool {
+    datagram
+        .get(offset::COMMAND..offset::COMMAND + 2)
+        .is_some_and(|command| command == COMMAND_SMOOTHING.to_be_bytes())
 }
 
 /// As long as its answer.
@@ -182,6 +217,7 @@ fn report(message: &[u8; TRACKING_BYTES]) -> Result<Tracking, ReportError> {
     let stratum = u16_at(message, offset::STRATUM);
     Ok(Tracking {
         reference_id: ReferenceId(u32_at(message, offset::REFERENCE_ID).to_be_bytes()),
+        source_address: address(message),
         stratum: u8::try_from(stratum)
             .ok()
             .filter(|stratum| *stratum <= 16)
@@ -198,6 +234,16 @@ fn report(message: &[u8; TRACKING_BYTES]) -> Result<Tracking, ReportError> {
         root_dispersion_seconds: bound(offset::ROOT_DISPERSION, "root dispersion")?,
         update_interval_seconds: float(offset::UPDATE_INTERVAL),
     })
+}
+
+/// An address has 16 bytes, whatever it is, and its kind behind it.
+fn address(message: &[u8; TRACKING_BYTES]) -> Option<IpAddr> {
+    let bytes = &message[offset::ADDRESS..offset::ADDRESS_FAMILY];
+    match u16_at(message, offset::ADDRESS_FAMILY) {
+        ADDRESS_IPV4 => bytes.first_chunk::<4>().map(|&bytes| bytes.into()),
+        ADDRESS_IPV6 => bytes.first_chunk::<16>().map(|&bytes| bytes.into()),
+        _ => None,
+    }
 }
 
 fn time_at(message: &[u8], at: usize) -> Result<NtpTimestamp, ReportError> {
@@ -255,6 +301,17 @@ pub(crate) mod tests {
         put(offset::REPLY, &REPLY_TRACKING.to_be_bytes());
         put(offset::REPLY_SEQUENCE, &sequence.to_be_bytes());
         put(offset::REFERENCE_ID, &tracking.reference_id.0);
+        match tracking.source_address {
+            None => {}
+            Some(IpAddr::V4(address)) => {
+                put(offset::ADDRESS, &address.octets());
+                put(offset::ADDRESS_FAMILY, &ADDRESS_IPV4.to_be_bytes());
+            }
+            Some(IpAddr::V6(address)) => {
+                put(offset::ADDRESS, &address.octets());
+                put(offset::ADDRESS_FAMILY, &ADDRESS_IPV6.to_be_bytes());
+            }
+        }
         put(offset::STRATUM, &u16::from(tracking.stratum).to_be_bytes());
         put(offset::LEAP, &(tracking.leap as u16).to_be_bytes());
         let time = tracking.reference_time.to_unix_nanoseconds(1_800_000_000);
@@ -279,6 +336,7 @@ pub(crate) mod tests {
     pub(crate) fn good() -> Tracking {
         Tracking {
             reference_id: ReferenceId([192, 0, 2, 7]),
+            source_address: Some([192, 0, 2, 7].into()),
             stratum: 3,
             leap: Leap::None,
             reference_time: NtpTimestamp::from_unix(1_799_999_990, 250_000_000),
@@ -310,6 +368,10 @@ pub(crate) mod tests {
             },
             expected
         );
+        for source_address in [None, Some(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 7]))] {
+            let message = emit(&Tracking { source_address, ..good() }, 7);
+            assert_eq!(parse_tracking(&message, 7).expect("good").source_address, source_address);
+        }
         let never = Tracking { reference_time: NtpTimestamp::ZERO, ..good() };
         let mut message = emit(&never, 7);
         message[offset::REFERENCE_TIME..][..4].copy_from_slice(&NO_TIME.to_be_bytes());
@@ -377,10 +439,19 @@ pub(crate) mod tests {
             message[offset::REPLY_SEQUENCE..][..4].copy_from_slice(&7_u32.to_be_bytes());
             message
         };
-        let enabled = answer(STATUS_SUCCESS, REPLY_SMOOTHING);
-        assert_eq!(parse_smoothing(&enabled, 7), Ok(true));
+        let mut enabled = answer(STATUS_SUCCESS, REPLY_SMOOTHING);
+        let smoothing = Smoothing { is_leap_only: false, offset_seconds: 0.0 };
+        assert_eq!(parse_smoothing(&enabled, 7), Ok(Some(smoothing)));
+        enabled[offset::SMOOTHING_FLAGS + 3] = 3;
+        enabled[offset::SMOOTHING_OFFSET..][..4].copy_from_slice(&float(-0.25).to_be_bytes());
+        let smoothing = Smoothing { is_leap_only: true, offset_seconds: -0.25 };
+        assert_eq!(parse_smoothing(&enabled, 7), Ok(Some(smoothing)));
         let disabled = answer(STATUS_NOT_ENABLED, 1);
-        assert_eq!(parse_smoothing(&disabled[..offset::BODY], 7), Ok(false));
+        assert_eq!(parse_smoothing(&disabled[..offset::BODY], 7), Ok(None));
+        for bytes in [6, offset::BODY, SMOOTHING_BYTES] {
+            assert!(is_of_smoothing(&enabled[..bytes]));
+        }
+        assert!(!is_of_smoothing(&enabled[..5]) && !is_of_smoothing(&emit(&good(), 7)));
         assert_eq!(parse_smoothing(&answer(2, 1), 7), Err(ReportError::Refused(2)));
         assert_eq!(parse_smoothing(&enabled, 8), Err(ReportError::Unrelated));
         let other = answer(STATUS_SUCCESS, REPLY_TRACKING);

@@ -10,7 +10,7 @@ use timeball::clock::leap_list::LeapList;
 use timeball::clock::leap_watch::{LeapNews, LeapWatch, without_smeared_leap};
 use timeball::clock::record::{ClockRecord, Moment, SourceState};
 use timeball::sys::adjtimex::{KernelClock, LeapStatus};
-use timeball::wire::candm::Tracking;
+use timeball::wire::candm::{Smoothing, Tracking};
 use timeball::wire::ntp::{Header, Leap, Mode, ReferenceId};
 use timeball::wire::timestamp::{NtpShort, NtpTimestamp};
 
@@ -41,6 +41,8 @@ pub struct World {
     pub kernel_leap: LeapStatus,
     /// chronyd's word, as it is changed on its way.
     pub tracking: fn(&World) -> Option<Answer<Tracking>>,
+    /// The same of how it smooths the time that it serves.
+    pub smoothing: fn(&World) -> Option<Answer<Option<Smoothing>>>,
     /// The same of the reply to an NTP query.
     pub sample: fn(&World) -> Option<Answer<Sample>>,
     pub follower: Follower,
@@ -64,6 +66,7 @@ impl World {
             leap: Leap::None,
             kernel_leap: LeapStatus::None,
             tracking: |world| Some(Answer::Word(world.report(), world.now())),
+            smoothing: |_| None,
             sample: |_| None,
             follower: Follower::new(HOLDOVER),
             leap_watch: None,
@@ -85,6 +88,7 @@ impl World {
     pub fn report(&self) -> Tracking {
         Tracking {
             reference_id: UPSTREAM,
+            source_address: Some(UPSTREAM.0.into()),
             stratum: 2,
             leap: self.leap,
             reference_time: self.truth().before(Duration::from_millis(16_300)),
@@ -159,9 +163,15 @@ impl World {
             error_bound: Duration::from_secs(16),
         };
         let (tracking, sample) = ((self.tracking)(self), (self.sample)(self));
+        let smoothing = (self.smoothing)(self);
         let (before, now) = (self.record, self.now());
         let quiet = without_smeared_leap(kernel, Some(&before), now);
-        let judgement = self.follower.judge(tracking.as_ref(), sample.as_ref(), Some(&quiet));
+        let judgement = self.follower.judge(
+            tracking.as_ref(),
+            smoothing.as_ref(),
+            sample.as_ref(),
+            Some(&quiet),
+        );
         self.record = judgement.record.unwrap_or(before);
         self.record.source_state = judgement.state;
         let near = |watch: &LeapWatch| watch.near(&self.record, Some(&before), now, Some(&kernel));

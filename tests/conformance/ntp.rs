@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, UdpSocket};
 
 use timeball::aead::Algorithm;
-use timeball::limits::DEPARTURE_SPAN_MAX;
+use timeball::limits::DEPARTURE_AHEAD_REPLY_MAX;
 use timeball::wire::ntp::{Header, Leap, Mode, ReferenceId};
 use timeball::wire::timestamp::NtpTimestamp;
 
@@ -176,8 +176,8 @@ fn c097_receive_before_transmit(server: &Server) {
         for pair in [before, header.receive_timestamp, header.transmit_timestamp].windows(2) {
             assert!(pair[1].seconds_since(pair[0]) >= 0, "{pair:?}");
         }
-        // It is foretold: on loopback a reply may be taken in before it was to leave.
-        assert!(header.transmit_timestamp.seconds_since(after) <= DEPARTURE_SPAN_MAX);
+        // It is foretold, by so much and no more: a reply may leave sooner than those before it.
+        assert!(header.transmit_timestamp.seconds_since(after) <= DEPARTURE_AHEAD_REPLY_MAX);
     }
 }
 

@@ -85,7 +85,7 @@ impl Server {
             "local" => kept("clock.source = \"follow\": clients are told what chronyd says"),
             "smoothtime" => {
                 self.is_smoothed = true;
-                changed("clock.follow: smoothed time is in chronyd's NTP replies only")
+                changed("clock.follow: the smoothed time is held against chronyd's NTP replies")
             }
             "allow" => self.access(directive, true),
             "deny" => self.access(directive, false),

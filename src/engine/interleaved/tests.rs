@@ -1,7 +1,9 @@
+use std::cell::RefCell;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::SimulatedClock;
+use crate::clock::{ClockState, SimulatedClock};
 use crate::wire::ntp::{Leap, ReferenceId};
 use crate::wire::timestamp::NtpShort;
 
@@ -46,6 +48,70 @@ fn save(pairs: &mut Pairs, source: IpAddr, arrival: NtpTimestamp) -> (NtpTimesta
     let exchanged = pairs.exchange(source, request, arrival, departure);
     assert!(!exchanged.is_interleaved);
     (exchanged.reply.receive, exchanged.ticket)
+}
+
+/// A clock whose reader is kept from running after each reading for so long, as long as there are
+/// pauses; the last one is the clock's next step, which takes no time.
+struct InterruptedClock {
+    clock: RefCell<SimulatedClock>,
+    pauses: RefCell<Vec<i64>>,
+    step: i64,
+}
+
+impl InterruptedClock {
+    fn read(&self, what: fn(&SimulatedClock) -> NtpTimestamp) -> NtpTimestamp {
+        let mut clock = self.clock.borrow_mut();
+        let read = what(&clock);
+        let pause = self.pauses.borrow_mut().pop();
+        clock.advance(pause.unwrap_or(0));
+        if pause.is_some() && self.pauses.borrow().is_empty() {
+            clock.now = clock.now.plus(self.step);
+        }
+        read
+    }
+}
+
+impl Clock for InterruptedClock {
+    fn now(&self) -> NtpTimestamp {
+        self.read(|clock| clock.now)
+    }
+
+    fn steady(&self) -> NtpTimestamp {
+        self.read(|clock| clock.steady)
+    }
+
+    fn state(&self) -> &ClockState {
+        unreachable!("only readings are interrupted")
+    }
+}
+
+#[test]
+fn c119_an_interrupted_worker_sees_no_step_and_a_true_one_it_sees() {
+    let clock = |pauses: &[i64], step| InterruptedClock {
+        clock: SimulatedClock::synchronised(START).into(),
+        pauses: pauses.iter().rev().copied().collect::<Vec<_>>().into(),
+        step,
+    };
+    let read = |clock: &InterruptedClock| lead(clock.now(), clock);
+    let expected = read(&clock(&[], 0));
+    let (short, long) = (40 * MICROSECOND, 3000 * MICROSECOND);
+    for pauses in
+        [&[long][..], &[0, long], &[0, 0, long], &[long, long, long, 0, long], &[short; 20]]
+    {
+        let found = read(&clock(pauses, 0));
+        assert!(found.abs_diff(expected) <= CLOCK_STEP_MIN / 2, "{pauses:?}");
+        for step in [-(1 << 32), 200 * MICROSECOND] {
+            // Between any two readings: it is seen now, or the next time.
+            let clock = clock(pauses, step);
+            let leads = [read(&clock), read(&clock)];
+            assert!(leads[1].abs_diff(expected) > CLOCK_STEP_MIN, "{pauses:?} {step}");
+            assert!(
+                leads[0].abs_diff(expected) <= CLOCK_STEP_MIN / 2
+                    || leads[0].abs_diff(leads[1]) <= CLOCK_STEP_MIN / 2,
+                "{pauses:?} {step}"
+            );
+        }
+    }
 }
 
 #[test]

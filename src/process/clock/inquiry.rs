@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::rc::Rc;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -13,7 +14,8 @@ use crate::clock::host::moment;
 use crate::clock::record::Moment;
 use crate::limits::FOLLOW_ANSWER_BYTES;
 use crate::wire::candm::{
-    ReportError, Tracking, parse_smoothing, parse_tracking, smoothing_request, tracking_request,
+    ReportError, Smoothing, Tracking, parse_smoothing, parse_tracking, smoothing_request,
+    tracking_request,
 };
 use crate::wire::timestamp::NtpTimestamp;
 
@@ -39,7 +41,7 @@ pub(super) struct Unfit {
 /// A question, the socket it goes to, and the answer so far.
 pub(super) struct Inquiry<Q: Question> {
     /// Or why there is no way to ask.
-    socket: Result<OwnedFd, String>,
+    socket: Way,
     random: u64,
     sent: Moment,
     answer: Answer<Q::Said>,
@@ -48,9 +50,12 @@ pub(super) struct Inquiry<Q: Question> {
     asked: Asked<Q::Shown>,
 }
 
+/// A connected datagram socket, or why there is none.
+pub(super) type Way = Result<Rc<OwnedFd>, String>;
+
 impl<Q: Question> Inquiry<Q> {
-    /// Asks over a connected datagram socket; without one, every answer is silence.
-    pub(super) fn new(address: String, socket: Result<OwnedFd, String>) -> Self {
+    /// Asks over `socket`; without one, every answer is silence.
+    pub(super) fn new(address: String, socket: Way) -> Self {
         Self {
             socket,
             random: 0,
@@ -78,7 +83,7 @@ impl<Q: Question> Inquiry<Q> {
     }
 
     /// Asks over another socket from the next question on.
-    pub(super) fn replace(&mut self, socket: Result<OwnedFd, String>) {
+    pub(super) fn replace(&mut self, socket: Way) {
         self.socket = socket;
     }
 
@@ -93,12 +98,18 @@ impl<Q: Question> Inquiry<Q> {
         Ok(())
     }
 
-    /// Takes what has come.
-    pub(super) fn hear(&mut self) {
+    /// Takes what has come. An answer to another question that is asked over the same socket goes
+    /// to `others`, who take it or not.
+    pub(super) fn hear(&mut self, mut others: impl FnMut(&[u8]) -> bool) {
         while let Ok(socket) = &self.socket {
             let mut buffer = [0; FOLLOW_ANSWER_BYTES];
             match recv(socket, &mut buffer, RecvFlags::DONTWAIT) {
-                Ok((_, bytes)) => self.take(&buffer[..bytes.min(FOLLOW_ANSWER_BYTES)]),
+                Ok((_, bytes)) => {
+                    let datagram = &buffer[..bytes.min(FOLLOW_ANSWER_BYTES)];
+                    if !others(datagram) {
+                        self.take(datagram);
+                    }
+                }
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
                 Err(error) if self.is_open => {
                     return self.close(Answer::Silence(in_words(&error.into())));
@@ -108,7 +119,8 @@ impl<Q: Question> Inquiry<Q> {
         }
     }
 
-    fn take(&mut self, datagram: &[u8]) {
+    /// Takes a datagram for the answer, if it is one.
+    pub(super) fn take(&mut self, datagram: &[u8]) {
         if !self.is_open {
             return;
         }
@@ -154,6 +166,14 @@ impl<Q: Question> Inquiry<Q> {
             .map(|socket| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN))
     }
 
+    /// The last good answer, however old.
+    pub(super) fn last(&self) -> Option<Q::Shown>
+    where
+        Q::Shown: Copy,
+    {
+        self.asked.last
+    }
+
     /// Where it is asked.
     pub(super) fn address(&self) -> &str {
         &self.asked.address
@@ -174,7 +194,10 @@ impl<Q: Question> Inquiry<Q> {
 
 fn in_words(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => "nobody listens there".to_owned(),
+        // The second is said of a Unix socket whose owner has ended.
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotConnected => {
+            "nobody listens there".to_owned()
+        }
         _ => format!("it cannot be asked: {error}"),
     }
 }
@@ -205,23 +228,23 @@ impl Question for TrackingQuestion {
     }
 }
 
-/// Whether chronyd smooths the time that it serves, as its `smoothtime` has it do.
+/// chronyd's report of smoothing.
 pub(super) struct SmoothingQuestion;
 
 impl Question for SmoothingQuestion {
-    type Said = bool;
-    type Shown = bool;
+    type Said = Option<Smoothing>;
+    type Shown = Option<Smoothing>;
 
     fn request(random: u64) -> Vec<u8> {
         smoothing_request(random as u32).to_vec()
     }
 
-    fn parse(answer: &[u8], random: u64, _: Moment, _: Moment) -> Result<bool, Unfit> {
+    fn parse(answer: &[u8], random: u64, _: Moment, _: Moment) -> Result<Self::Said, Unfit> {
         parse_smoothing(answer, random as u32).map_err(Unfit::from)
     }
 
-    fn show(smooths: &bool) -> bool {
-        *smooths
+    fn show(said: &Self::Said) -> Self::Shown {
+        *said
     }
 }
 

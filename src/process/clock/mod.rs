@@ -6,6 +6,7 @@ mod log;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -13,7 +14,7 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use self::hardware::Phcs;
-use self::inquiry::{Inquiry, NtpQuestion, SmoothingQuestion, TrackingQuestion};
+use self::inquiry::{Inquiry, NtpQuestion, SmoothingQuestion, TrackingQuestion, Way};
 use self::log::{LogWriter, Logs};
 use super::channel::Link;
 use super::handover::{Descriptors, Purpose, StartMessage};
@@ -31,6 +32,7 @@ use crate::clock::source::{self, Source};
 use crate::config::clock::{ChronydAddress, ClockSettings};
 use crate::limits::{CLOCK_LOOK_INTERVAL, FOLLOW_ANSWER_WAIT};
 use crate::sys::adjtimex::{self, KernelClock};
+use crate::wire::candm::{Smoothing, is_of_smoothing};
 
 /// Asks until SIGTERM. In this order:
 ///
@@ -194,8 +196,8 @@ impl Keeper {
     }
 
     fn ask_chronyd_over(&mut self, socket: Result<OwnedFd, String>) {
-        if let Some(chronyd) = self.following.as_mut().and_then(|it| it.chronyd.as_mut()) {
-            chronyd.replace(socket);
+        if let Some(following) = &mut self.following {
+            following.ask_chronyd_over(socket.map(Rc::new));
         }
     }
 
@@ -210,8 +212,9 @@ impl Keeper {
         }
         let now = moment();
         self.record = record.or(before);
+        let smoothing = self.following.as_ref().and_then(Following::smoothing);
         if let Some(watch) = &mut self.leap_watch {
-            watch.source_smears(self.following.as_ref().is_some_and(Following::smooths));
+            watch.source_smears(smoothing.is_some());
         }
         let watch = self.leap_watch.as_ref();
         if let Some(record) = &mut self.record {
@@ -227,6 +230,7 @@ impl Keeper {
             state,
             why,
             chronyd: following.and_then(|it| it.chronyd.as_ref()).map(Inquiry::asked),
+            smoothing,
             ntp: following.and_then(|it| it.ntp.as_ref()).map(Inquiry::asked),
             kernel: kernel.as_ref().map(Into::into),
             leap_file,
@@ -264,7 +268,7 @@ struct Following {
     follower: Follower,
     chronyd: Option<Inquiry<TrackingQuestion>>,
     ntp: Option<Inquiry<NtpQuestion>>,
-    /// Asked only where leap seconds are known of beside chronyd.
+    /// Over the same socket as the tracking report.
     smoothing: Option<Inquiry<SmoothingQuestion>>,
 }
 
@@ -272,25 +276,28 @@ impl Following {
     fn new(settings: &ClockSettings, unix: Result<OwnedFd, String>) -> Result<Self, RoleError> {
         let chronyd = match &settings.chronyd {
             None => None,
-            Some(ChronydAddress::Udp(address)) => {
-                Some(Inquiry::new(address.to_string(), Ok(open(*address)?)))
-            }
+            Some(ChronydAddress::Udp(address)) => Some((address.to_string(), open(*address)?)),
             Some(ChronydAddress::Unix(path)) => {
-                Some(Inquiry::new(path.display().to_string(), unix))
+                Some((path.display().to_string(), unix.map(Rc::new)))
             }
         };
         let ntp = match settings.follow {
             None => None,
-            Some(address) => Some(Inquiry::new(address.to_string(), Ok(open(address)?))),
+            Some(address) => Some(Inquiry::new(address.to_string(), open(address)?)),
         };
-        // Over its Unix socket chronyd answers one question at a time.
-        let smoothing = match (&settings.chronyd, &settings.leap_file) {
-            (Some(ChronydAddress::Udp(address)), Some(_)) => {
-                Some(Inquiry::new(address.to_string(), Ok(open(*address)?)))
-            }
-            _ => None,
-        };
+        let smoothing = chronyd.clone().map(|(address, way)| Inquiry::new(address, way));
+        let chronyd = chronyd.map(|(address, way)| Inquiry::new(address, way));
         Ok(Self { follower: Follower::new(settings.holdover), chronyd, ntp, smoothing })
+    }
+
+    /// From the next question on.
+    fn ask_chronyd_over(&mut self, way: Way) {
+        if let Some(inquiry) = &mut self.smoothing {
+            inquiry.replace(way.clone());
+        }
+        if let Some(inquiry) = &mut self.chronyd {
+            inquiry.replace(way);
+        }
     }
 
     fn ask(&mut self) {
@@ -311,47 +318,50 @@ impl Following {
         }
     }
 
-    /// Takes what has come; says whether more may come.
+    /// Takes what has come; says whether more may come. How chronyd smooths is of no use without
+    /// its tracking report.
     fn hear(&mut self) -> bool {
-        if let Some(inquiry) = &mut self.chronyd {
-            inquiry.hear();
+        let Self { chronyd, ntp, smoothing, .. } = self;
+        if let Some(inquiry) = chronyd {
+            inquiry.hear(|datagram| {
+                let smoothing = smoothing.as_mut().filter(|_| is_of_smoothing(datagram));
+                smoothing.map(|smoothing| smoothing.take(datagram)).is_some()
+            });
         }
-        if let Some(inquiry) = &mut self.ntp {
-            inquiry.hear();
+        if let Some(inquiry) = ntp {
+            inquiry.hear(|_| false);
         }
-        if let Some(inquiry) = &mut self.smoothing {
-            inquiry.hear();
-        }
-        self.chronyd.as_ref().is_some_and(Inquiry::is_open)
-            || self.ntp.as_ref().is_some_and(Inquiry::is_open)
-            || self.smoothing.as_ref().is_some_and(Inquiry::is_open)
+        let is_tracked = chronyd.as_ref().is_some_and(|it| matches!(it.answer(), Answer::Word(..)));
+        chronyd.as_ref().is_some_and(Inquiry::is_open)
+            || ntp.as_ref().is_some_and(Inquiry::is_open)
+            || is_tracked && smoothing.as_ref().is_some_and(Inquiry::is_open)
     }
 
     fn judge(&mut self, kernel: Option<&KernelClock>) -> Judgement {
         let tracking = self.chronyd.as_ref().map(Inquiry::answer);
+        let smoothing = self.smoothing.as_ref().map(Inquiry::answer);
         let sample = self.ntp.as_ref().map(Inquiry::answer);
-        self.follower.judge(tracking, sample, kernel)
+        self.follower.judge(tracking, smoothing, sample, kernel)
     }
 
-    /// Whether chronyd smooths the time that it serves, by its last word about it.
-    fn smooths(&self) -> bool {
-        self.smoothing.as_ref().is_some_and(|inquiry| inquiry.asked().last.is_some_and(|it| it))
+    /// How chronyd smooths the time that it serves, by its last word about it.
+    fn smoothing(&self) -> Option<Smoothing> {
+        self.smoothing.as_ref().and_then(Inquiry::last).flatten()
     }
 
     fn interests(&self) -> impl Iterator<Item = PollFd<'_>> {
         let chronyd = self.chronyd.as_ref().and_then(Inquiry::interest);
-        let smoothing = self.smoothing.as_ref().and_then(Inquiry::interest);
-        chronyd.into_iter().chain(self.ntp.as_ref().and_then(Inquiry::interest)).chain(smoothing)
+        chronyd.into_iter().chain(self.ntp.as_ref().and_then(Inquiry::interest))
     }
 }
 
 /// A socket to a daemon of this host.
-fn open(address: SocketAddr) -> Result<OwnedFd, RoleError> {
+fn open(address: SocketAddr) -> Result<Way, RoleError> {
     let local: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     UdpSocket::bind(local)
-        .and_then(|socket| socket.connect(address).map(|()| socket.into()))
+        .and_then(|socket| socket.connect(address).map(|()| Ok(Rc::new(socket.into()))))
         .map_err(|error| RoleError::new(&format!("cannot open a socket to ask {address}"), error))
 }
