@@ -69,10 +69,11 @@ fn a_prefix_has_its_share_of_descriptors_and_no_more() {
     let flood: Vec<_> =
         (0..500).map(|n| idle(&server, [127, 0, 0, 1 + (n % 200) as u8].into())).collect();
     ask(&server).expect("served");
-    assert!(descriptors(&server) <= before + 16 + 1, "{} of {before}", descriptors(&server));
+    // Those that are still to be refused have a descriptor for a moment.
     wait_until("the rest is refused", || counter(&server, "prefix_connections") == 500 - 16);
+    assert!(descriptors(&server) <= before + 16 + 1, "{} of {before}", descriptors(&server));
     drop(flood);
-    wait_until("all descriptors are given back", || descriptors(&server) == before);
+    wait_until("all descriptors are given back", || descriptors(&server) <= before);
 }
 
 #[test]
@@ -86,7 +87,7 @@ fn many_prefixes_have_all_places_and_no_more() {
     ask(&server).expect("served");
     assert!(descriptors(&server) <= before + 64, "{} of {before}", descriptors(&server));
     drop(flood);
-    wait_until("all descriptors are given back", || descriptors(&server) == before);
+    wait_until("all descriptors are given back", || descriptors(&server) <= before);
 }
 
 /// Fewer descriptors than places: the limit of the system bounds the places.
@@ -119,7 +120,8 @@ fn limits_are_reloaded() {
     let server = server_with("prefix_handshakes_per_second = 0.02");
     ask(&server).expect("served");
     ask(&server).expect_err("one in 50 s");
-    assert_eq!(counter(&server, "prefix_rate"), 1);
+    // The client hears of it before the counter is published.
+    wait_until("it is counted", || counter(&server, "prefix_rate") == 1);
     let path = server.directory.path().join("timeball.toml");
     let text = std::fs::read_to_string(&path).expect("the configuration");
     let text = text.replace("unlimited_clients = []", "unlimited_clients = [\"::1\"]");

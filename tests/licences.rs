@@ -1,10 +1,12 @@
-//! What we link has a licence that deny.toml allows and comes from the registry: the part of
-//! `cargo deny check` that needs no network.
+//! What we link has a licence that deny.toml allows, comes from the registry, and is not a version
+//! that an advisory names: the part of `cargo deny check` that needs no network. The advisories are
+//! those of `advisories.tsv`, which are as old as it says.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use semver::{Version, VersionReq};
 use serde_json::Value;
 use spdx::{Expression, ParseMode};
 
@@ -79,5 +81,40 @@ fn every_dependency_comes_from_the_registry() {
             "{} comes from {source:?}",
             package["name"]
         );
+    }
+}
+
+/// Whether a version fulfils one of these requirements, which stand between "or".
+fn is_clear(version: &str, clear: &str) -> bool {
+    let version = Version::parse(version).expect("a version");
+    let mut requirements = clear.split(" or ");
+    requirements.any(|text| VersionReq::parse(text).expect("a requirement").matches(&version))
+}
+
+#[test]
+fn no_dependency_is_a_version_that_an_advisory_names() {
+    let packages = packages();
+    for line in include_str!("advisories.tsv").lines().filter(|line| !line.starts_with('#')) {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [advisory, name, clear] = fields[..] else { panic!("three fields: {line}") };
+        let versions: Vec<&str> = packages
+            .iter()
+            .filter(|package| package["name"] == name)
+            .filter_map(|package| package["version"].as_str())
+            .collect();
+        assert!(!versions.is_empty(), "{name} is linked no more: its lines can go");
+        for version in versions {
+            assert!(is_clear(version, clear), "{name} {version}: {advisory}, wants {clear}");
+        }
+    }
+}
+
+#[test]
+fn a_version_that_an_advisory_names_is_found() {
+    let clear = ">= 1.38.2, < 1.39.0 or >= 1.44.2";
+    for (version, expected) in
+        [("1.38.1", false), ("1.38.2", true), ("1.39.0", false), ("1.44.2", true), ("2.0.0", true)]
+    {
+        assert_eq!(is_clear(version, clear), expected, "{version}");
     }
 }

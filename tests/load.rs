@@ -30,7 +30,9 @@ use timeball_load::search::Goal;
 use timeball_load::slow::{Manner, hold};
 use timeball_load::trials::Trials;
 
-const REQUESTS: u64 = 500;
+/// So few that all of them fit into a socket's buffer of the usual size, should the server not run
+/// meanwhile; and more than the cookies of the clients that share them.
+const REQUESTS: u64 = 150;
 
 /// Asks as real clients do, and expects an authentic answer to every request.
 fn assert_all_answered(server: SocketAddr, associations: Associations) -> Associations {
@@ -252,8 +254,8 @@ fn exchanges_are_timed_in_their_parts_and_failures_counted_by_kind() {
         assert_eq!(exchanges.total.count(), 40);
         let parts = [&exchanges.tcp, &exchanges.tls, &exchanges.records];
         assert!(parts.iter().all(|times| times.count() == 40));
-        // TLS is what costs.
-        assert!(exchanges.tls.mean_ns() > exchanges.tcp.mean_ns());
+        // TLS is what costs; a machine that is busy elsewhere may hold up either.
+        assert!(exchanges.tls.min_ns() > exchanges.tcp.min_ns());
         let longest: u64 = parts.iter().map(|times| times.max_ns()).max().expect("three");
         assert!(exchanges.total.max_ns() as f64 >= longest as f64 * 0.999);
     }

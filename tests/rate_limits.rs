@@ -116,6 +116,31 @@ fn one_request_that_is_repeated_is_answered_a_few_times() {
     assert_eq!(client.cookies(), cookies_before + 1);
 }
 
+/// Half a hundred requests of one client, which somebody has recorded and repeats from the client's
+/// address without end: once their burst is over, the client has every answer.
+#[test]
+fn a_recording_spends_no_more_than_its_cookies_may() {
+    const BURST_SECONDS: usize = 4;
+    let mut bench = bench(RateLimits::but_for(Vec::new()));
+    let mut recorded = Vec::new();
+    for _ in 0..6 {
+        let mut client = bench.client(Algorithm::AesSivCmac256, 8);
+        recorded.extend((0..8).map(|_| nts_request(&mut client, &mut bench).0));
+    }
+    let mut client = bench.client(Algorithm::AesSivCmac256, 8);
+    let mut answered = 0;
+    for tenth in 0..600 {
+        answered += count(&outcomes(&mut bench, &mut recorded.clone()), Outcome::AnsweredNts);
+        bench.clock.advance((1 << 32) / 10);
+        if tenth >= 10 * BURST_SECONDS {
+            let outcome = ask(&mut bench, &mut client).0.outcome;
+            assert_eq!(outcome, Outcome::AnsweredNts, "after {tenth} tenths of a second");
+        }
+    }
+    // A cookie has eight at once and one in two seconds.
+    assert!(answered - leaked(&bench) <= recorded.len() * (BURST + 30), "{answered}");
+}
+
 /// c082: a kiss for an authentic request is authentic, and brings cookies as any reply does.
 #[test]
 fn a_kiss_for_an_authentic_request_is_authentic() {

@@ -36,7 +36,7 @@ use timeball::networks::NetworkSet;
 use timeball::process::control::{Request as ControlRequest, RequestError as ControlError};
 use timeball::wire::candm::{SMOOTHING_BYTES, TRACKING_BYTES, parse_smoothing, parse_tracking};
 use timeball::wire::ke::{Progress, Records, Request, RequestError, Response, Scanner};
-use timeball::wire::ntp::{Header, Mode};
+use timeball::wire::ntp::{HEADER_BYTES, Header, Mode};
 use timeball::wire::nts::{AuthenticatorLayout, Direction, Trailer, find};
 use timeball::wire::timestamp::NtpTimestamp;
 
@@ -48,8 +48,10 @@ use timeball::wire::timestamp::NtpTimestamp;
 /// datagram, and how many replies were in interleaved mode.
 ///
 /// # Panics
-/// If a reply is longer than its request, a datagram stays undecided, a reply is authenticated
-/// whose request is none of [`genuine_requests`], or the timestamps of a reply are of no mode.
+/// If a reply is longer than its request or answers a reply, a datagram stays undecided or is not
+/// counted once, a reply is authenticated whose request is none of [`genuine_requests`], anything
+/// is in the clear but a header and the request's identifier, or the timestamps of a reply are of
+/// no mode.
 pub fn ntp_request(input: &[u8]) -> (Vec<Outcome>, u64) {
     let mut world = World::new();
     let mut outcomes = answer_and_check(&mut world, input);
@@ -60,8 +62,15 @@ pub fn ntp_request(input: &[u8]) -> (Vec<Outcome>, u64) {
 fn answer_and_check(world: &mut World, input: &[u8]) -> Vec<Outcome> {
     let mut packets = split_batch(input);
     let requests: Vec<Vec<u8>> = packets.iter().map(|packet| packet.bytes.clone()).collect();
+    let counted_before = world.counts();
     let verdicts = world.answer(&mut packets);
     assert_eq!(verdicts.len(), packets.len());
+    for (outcome, (before, after)) in
+        Outcome::ALL.iter().zip(counted_before.into_iter().zip(world.counts()))
+    {
+        let decided = verdicts.iter().filter(|verdict| verdict.outcome == *outcome).count();
+        assert_eq!(after - before, decided as u64, "{}", outcome.name());
+    }
     for ((request, packet), verdict) in requests.iter().zip(&packets).zip(&verdicts) {
         let reply_bytes = usize::from(verdict.reply_bytes);
         assert!(reply_bytes <= request.len());
@@ -82,7 +91,10 @@ fn answer_and_check(world: &mut World, input: &[u8]) -> Vec<Outcome> {
         let reply = &packet.bytes[..reply_bytes];
         let header = Header::parse(reply).expect("a reply has a header");
         assert!(matches!(header.mode, Mode::Server | Mode::SymmetricPassive));
-        check_timestamps(&Header::parse(request).expect("it was answered"), &header);
+        let asked = Header::parse(request).expect("it was answered");
+        assert!(matches!(asked.mode, Mode::Client | Mode::SymmetricActive | Mode::Reserved));
+        check_timestamps(&asked, &header);
+        check_clear_text(request, reply);
         if let Some(ticket) = verdict.departure {
             // What the kernel tells may be anything.
             world.engine.departed(ticket, header.origin_timestamp);
@@ -97,6 +109,21 @@ fn answer_and_check(world: &mut World, input: &[u8]) -> Vec<Outcome> {
         }
     }
     verdicts.iter().map(|verdict| verdict.outcome).collect()
+}
+
+/// A reply shows its header and the identifier of its request, which stands where an authenticator
+/// may follow: no cookie is in the clear, and nothing of another datagram.
+fn check_clear_text(request: &[u8], reply: &[u8]) {
+    let identifier = match find(request, Direction::Request) {
+        Trailer::UniqueIdentifierOnly(identifier) => identifier.range(),
+        Trailer::Nts(fields) => fields.unique_identifier.range(),
+        Trailer::Plain | Trailer::Refused(_) => 0..0,
+    };
+    let clear = match find(reply, Direction::Response) {
+        Trailer::Nts(fields) => &reply[HEADER_BYTES..fields.authenticator.start],
+        _ => &reply[HEADER_BYTES..],
+    };
+    assert_eq!(clear, &request[identifier]);
 }
 
 /// The rules of RFC 9769 section 2: which mode a reply is in can be told, and it is basic unless
@@ -331,6 +358,12 @@ impl World {
         let access = NetworkSet::new(&[allow], &[deny]).expect("no network is in both");
         engine.adopt(&Terms { access: Arc::new(access), rates });
         Self { engine, keys, nonces }
+    }
+
+    /// How many datagrams have had each outcome so far.
+    fn counts(&self) -> Vec<u64> {
+        let counters = self.engine.counters();
+        Outcome::ALL.iter().map(|outcome| counters.outcome(*outcome)).collect()
     }
 
     fn answer(&mut self, packets: &mut [Packet]) -> Verdicts {

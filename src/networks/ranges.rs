@@ -25,38 +25,25 @@ pub trait Number: Copy + Ord {
     fn is_below(self, other: Self) -> bool;
 }
 
-impl Number for u32 {
-    const MAX: Self = Self::MAX;
-    fn successor(self) -> Option<Self> {
-        self.checked_add(1)
-    }
-    #[inline]
-    fn is_below(self, other: Self) -> bool {
-        self.overflowing_sub(other).1
-    }
+/// Each by the same methods of the standard library, which no trait of it has.
+macro_rules! number {
+    ($($integer:ty),+) => {$(
+        impl Number for $integer {
+            const MAX: Self = Self::MAX;
+
+            fn successor(self) -> Option<Self> {
+                self.checked_add(1)
+            }
+
+            #[inline]
+            fn is_below(self, other: Self) -> bool {
+                self.overflowing_sub(other).1
+            }
+        }
+    )+};
 }
 
-impl Number for u64 {
-    const MAX: Self = Self::MAX;
-    fn successor(self) -> Option<Self> {
-        self.checked_add(1)
-    }
-    #[inline]
-    fn is_below(self, other: Self) -> bool {
-        self.overflowing_sub(other).1
-    }
-}
-
-impl Number for u128 {
-    const MAX: Self = Self::MAX;
-    fn successor(self) -> Option<Self> {
-        self.checked_add(1)
-    }
-    #[inline]
-    fn is_below(self, other: Self) -> bool {
-        self.overflowing_sub(other).1
-    }
-}
+number!(u32, u64, u128);
 
 /// Numbers from `first` to `last`, which are in a set or not, but for networks inside of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

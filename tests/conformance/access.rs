@@ -12,7 +12,7 @@ use timeball::wire::ntp::Mode;
 
 use super::common::plain_request;
 use super::common::server::{ANSWER_WAIT, Server, udp_client, wait_until};
-use super::ntp::{Keyed, receive};
+use super::request::{Keyed, receive};
 use super::{Case, case};
 
 pub fn cases() -> Vec<Case> {

@@ -9,7 +9,7 @@ use timeball::wire::timestamp::NtpTimestamp;
 use crate::common::interleaved::{InterleavedClient, ReplyMode};
 use crate::common::plain_request;
 use crate::common::server::{Server, udp_client};
-use crate::ntp::{Keyed, answer, receive};
+use crate::request::{Keyed, answer, receive};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {

@@ -8,7 +8,7 @@ use timeball::wire::ntp::{HEADER_BYTES, Header, Leap, Mode, ReferenceId};
 use super::access::client_at;
 use super::common::plain_request;
 use super::common::server::{Server, udp_client};
-use super::ntp::receive;
+use super::request::receive;
 use super::{Case, case};
 
 pub fn cases() -> Vec<Case> {

@@ -12,6 +12,8 @@ mod interleaved;
 mod ke;
 mod limits;
 mod ntp;
+mod nts;
+mod request;
 mod rotation;
 mod table;
 mod tls;
@@ -125,6 +127,7 @@ fn main() -> ExitCode {
     let results = Results::default();
     let cases: Vec<Case> = [
         ke::cases(),
+        nts::cases(),
         ntp::cases(),
         interleaved::cases(),
         rotation::cases(),

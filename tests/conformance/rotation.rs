@@ -11,7 +11,7 @@ use timeball::cookie::ring::KeyRing;
 use timeball::sys::file::replace_private;
 
 use crate::common::server::{ANSWER_WAIT, Server, udp_client};
-use crate::ntp::{Keyed, answer, assert_nak, receive};
+use crate::request::{Keyed, answer, assert_nak, receive};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {

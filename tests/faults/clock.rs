@@ -33,7 +33,8 @@ pub fn clock_killed() -> Seen {
 
 /// What is told follows from the page alone, however the role came to be silent.
 pub fn clock_hangs() -> Seen {
-    let clock = "source = \"local\"\nholdover = \"2 s\"";
+    // Long enough that the role has spoken within it, however busy the machine is.
+    let clock = "source = \"local\"\nholdover = \"5 s\"";
     let server = Server::start_with(Algorithm::AesSivCmac256, "", clock, "");
     let load = Load::start(&server, &client(&server));
     let hanging = server.role_pid(CLOCK).expect("a process");

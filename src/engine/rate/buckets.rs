@@ -49,14 +49,15 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Takes a token, of which so many come back in a second, if there is one.
-    pub(super) fn take(&mut self, now: u64, per_second: u64) -> bool {
-        let debt = self.full_at.saturating_sub(now) + UNITS_PER_SECOND / per_second;
-        let is_within = debt <= UNITS_PER_SECOND;
-        if is_within {
-            self.full_at = now + debt;
-        }
-        is_within
+    /// Whether it has a token, of which so many come back in a second.
+    pub(super) fn has_one(&self, now: u64, per_second: u64) -> bool {
+        self.full_at.saturating_sub(now) + UNITS_PER_SECOND / per_second <= UNITS_PER_SECOND
+    }
+
+    /// Takes the token that it has.
+    pub(super) fn take(&mut self, now: u64, per_second: u64) {
+        debug_assert!(self.has_one(now, per_second));
+        self.full_at = self.full_at.max(now) + UNITS_PER_SECOND / per_second;
     }
 }
 
@@ -78,6 +79,14 @@ struct Bucket {
     tag: u32,
     /// What it lacks, in units of time.
     debt: u32,
+}
+
+impl Bucket {
+    /// Whether both would have one place.
+    #[inline(always)]
+    fn is_where(&self, other: &Self) -> bool {
+        (self.set, self.place) == (other.set, other.place)
+    }
 }
 
 impl Buckets {
@@ -118,8 +127,7 @@ impl Buckets {
     }
 
     /// Takes the price of each bucket, in units of time, or nothing at all if one of them would
-    /// lack more than `burst`. If two of them are new and in one set, one is forgotten: one time in
-    /// thousands.
+    /// lack more than `burst`.
     #[inline]
     pub(super) fn take<const N: usize>(
         &mut self,
@@ -133,9 +141,26 @@ impl Buckets {
         found.iter_mut().zip(prices).for_each(|(bucket, price)| bucket.debt += price);
         let is_within = found.iter().all(|bucket| bucket.debt <= burst);
         if is_within {
+            for number in 1..N {
+                let (before, rest) = found.split_at_mut(number);
+                if before.iter().any(|other| other.is_where(&rest[0])) {
+                    self.make_way(&mut rest[0], before);
+                }
+            }
             found.iter().for_each(|bucket| self.put(bucket));
         }
         is_within
+    }
+
+    /// Gives a bucket another place in its set, as one of the others of its client takes the one
+    /// that it has: both are new there, or one is and all places were in use. Once in thousands.
+    #[cold]
+    fn make_way(&self, bucket: &mut Bucket, others: &[Bucket]) {
+        let mut moments = self.sets[bucket.set].moments;
+        for other in others.iter().filter(|other| other.set == bucket.set) {
+            moments[other.place] = u32::MAX;
+        }
+        bucket.place = room(&moments, self.now);
     }
 
     /// The bucket of this budget; if there is none, the one that makes room for it, as full.
@@ -238,6 +263,28 @@ mod tests {
         assert_eq!([0, 1, 2].map(|key| debt(&buckets, Budget::Plain, key)), [0, 90, 0]);
         assert!(buckets.take(homes, Budget::Plain, &[9, 9, 7], 99), "the burst to its last unit");
         assert_eq!([0, 1, 2].map(|key| debt(&buckets, Budget::Plain, key)), [9, 99, 7]);
+    }
+
+    /// However full the set is, and whichever of them were there already: none drives another out.
+    #[test]
+    fn buckets_of_one_client_in_one_set_make_way_for_each_other() {
+        for (others, there) in
+            (0..=RATE_SET_BUCKETS as u64).flat_map(|n| (0..8).map(move |m| (n, m)))
+        {
+            let mut buckets = Buckets::new(1);
+            buckets.begin(0);
+            let mut expected = [10, 20, 30];
+            for number in (0..3).filter(|number| there >> number & 1 != 0) {
+                assert!(take(&mut buckets, number as u64, 1));
+                expected[number] += 1;
+            }
+            let room = RATE_SET_BUCKETS as u64 - u64::from(u32::count_ones(there));
+            (0..others.min(room)).for_each(|key| assert!(take(&mut buckets, 100 + key, 1000)));
+            let homes = [0, 1, 2].map(home);
+            assert!(buckets.take(homes, Budget::Plain, &[10, 20, 30], 2000));
+            let debts = [0, 1, 2].map(|key| debt(&buckets, Budget::Plain, key));
+            assert_eq!(debts, expected, "{others} others, {there:03b} of them there");
+        }
     }
 
     #[test]

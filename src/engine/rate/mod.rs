@@ -10,8 +10,9 @@
 //! | NTS | after `verify`, when a request was authentic | who has the keys of a cookie |
 //! | cookie | the same | the same; it holds whatever the address is |
 //!
-//! So nobody spends an authenticated client's budget but who has its keys, and a flood of plain
-//! requests is over before it costs any cryptography.
+//! So nobody spends an authenticated client's budget but who has its keys, or repeats what he has
+//! seen of it, each request at the rate of a cookie; and a flood of plain requests is over before
+//! it costs any cryptography.
 //!
 //! Each budget but a cookie's is two or three, and all have to have a token: the client's own, and
 //! those of the networks around it (`Asker`). Beyond a limit one request in so many is answered
@@ -174,14 +175,8 @@ impl Limiter {
         verdicts: &mut Verdicts,
     ) {
         let Some(rate) = self.plain else { return };
-        let of_plain = |verdict: &Verdict| verdict.outcome == Outcome::AnsweredPlain;
-        for (place, datagram) in batch.iter().enumerate() {
-            if of_plain(&verdicts[place]) {
-                self.meet(place, datagram);
-                self.askers[place].touch(&self.strangers);
-            }
-        }
-        for (place, verdict) in verdicts.iter_mut().enumerate().filter(|(_, it)| of_plain(it)) {
+        self.meet_strangers(batch, verdicts, Outcome::AnsweredPlain);
+        for (place, verdict) in due(verdicts, Outcome::AnsweredPlain) {
             if self.askers[place].take(&mut self.strangers, Budget::Plain, &rate)
                 || self.leaks(nonces)
             {
@@ -211,7 +206,19 @@ impl Limiter {
         }
     }
 
-    /// Finds out who has sent a datagram.
+    /// Finds out who has sent the datagrams to which this is due, and brings their buckets near.
+    #[inline(always)]
+    fn meet_strangers(&mut self, batch: &[Datagram<'_>], verdicts: &Verdicts, outcome: Outcome) {
+        for (place, datagram) in batch.iter().enumerate() {
+            if verdicts[place].outcome == outcome {
+                self.meet(place, datagram);
+                self.askers[place].touch(&self.strangers);
+            }
+        }
+    }
+
+    /// Finds out who has sent a datagram. Takes nothing of him, so that whoever is met again, as
+    /// one is whose cookie opened and whose request was not authentic, is as he was.
     #[inline(always)]
     fn meet(&mut self, place: usize, datagram: &Datagram<'_>) {
         let client = Address::from(&datagram.source);
@@ -231,18 +238,27 @@ impl Limiter {
         verdicts: &mut Verdicts,
     ) {
         let Some(rate) = self.nak else { return };
-        let of_naks = |verdict: &Verdict| verdict.outcome == Outcome::NtsNak;
-        for (place, verdict) in verdicts.iter_mut().enumerate().filter(|(_, it)| of_naks(it)) {
-            self.meet(place, &batch[place]);
-            let asker = &self.askers[place];
-            let is_within = asker.take(&mut self.strangers, Budget::Nak, &rate);
-            let is_limited = !asker.is_unlimited();
-            if !is_within && !self.leaks(nonces)
-                || is_limited && !self.all_naks.take(self.now, RATE_NAKS_PER_SECOND_ALL)
-            {
+        self.meet_strangers(batch, verdicts, Outcome::NtsNak);
+        for (place, verdict) in due(verdicts, Outcome::NtsNak) {
+            if !self.takes_nak(place, &rate, nonces) {
                 *verdict = Verdict::drop(Outcome::DroppedRateNak);
             }
         }
+    }
+
+    /// Takes a token of all NAKs and of the client's, or by chance of the former alone. Where all
+    /// are spent nobody loses his own.
+    fn takes_nak(&mut self, place: usize, rate: &Rate, nonces: &mut NonceGenerator) -> bool {
+        let asker = &self.askers[place];
+        if asker.is_unlimited() {
+            return true;
+        }
+        let is_due = self.all_naks.has_one(self.now, RATE_NAKS_PER_SECOND_ALL)
+            && (asker.take(&mut self.strangers, Budget::Nak, rate) || self.leaks(nonces));
+        if is_due {
+            self.all_naks.take(self.now, RATE_NAKS_PER_SECOND_ALL);
+        }
+        is_due
     }
 
     /// Decides on the requests with NTS: those that were refused, and those that are authentic,
@@ -303,6 +319,12 @@ impl Limiter {
         let asker = &self.askers[place];
         self.kiss.is_some_and(|rate| asker.take(&mut self.strangers, Budget::Kiss, &rate))
     }
+}
+
+/// The verdicts that are this outcome, each with its place.
+#[inline(always)]
+fn due(verdicts: &mut Verdicts, outcome: Outcome) -> impl Iterator<Item = (usize, &mut Verdict)> {
+    verdicts.iter_mut().enumerate().filter(move |(_, verdict)| verdict.outcome == outcome)
 }
 
 /// A rate of tokens: the price of a token in each bucket of a client, in units of time, and how

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::SimulatedClock;
-use crate::limits::BATCH_DATAGRAMS;
+use crate::limits::{BATCH_DATAGRAMS, COOKIES_PER_REPLY};
 use crate::wire::timestamp::NtpTimestamp;
 
 const SECRET: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
@@ -221,8 +221,8 @@ fn a_flood_from_everywhere_keeps_no_newcomer_out() {
     let before = bench.limiter.strangers.bytes();
     let outcomes = bench.plain(&clients);
     let late = outcomes.iter().filter(|outcome| **outcome != Outcome::AnsweredPlain).count();
-    // Two of them meet in a bucket if their tags of 24 bits are the same.
-    assert!(late < 40, "{late} newcomers were refused");
+    // One would be if it met the flooder's bucket: its set, and all 32 bits of its tag.
+    assert_eq!(late, 0, "newcomers were refused");
     assert_eq!(bench.answered(flooder, 20), 0, "its debt is the largest");
     assert_eq!((before, bench.limiter.strangers.bytes()), (512 << 10, 512 << 10));
     assert_eq!(bench.limiter.clients.bytes(), 256 << 10);
@@ -242,13 +242,115 @@ fn naks_of_all_together_are_limited() {
     let all = RATE_NAKS_PER_SECOND_ALL as usize;
     assert_eq!(bench.naks(&storm), all);
     assert_eq!(bench.naks(&storm), 0);
-    assert_eq!(bench.naks(&[address("10.0.0.1")]), 1, "who has no limit has its NAK");
+    let exempt = [address("10.0.0.1"); 3 * BATCH_DATAGRAMS];
+    assert_eq!(bench.naks(&exempt), exempt.len(), "who has no limit has its NAKs");
     bench.pass_milliseconds(500);
     assert_eq!(bench.naks(&storm), all / 2);
     bench.pass_milliseconds(3_600_000);
     assert_eq!(bench.naks(&storm), all, "no more than those of a second at once");
     let off = RateLimits { naks_per_second: None, ..RateLimits::off() };
     assert_eq!(Bench::new(&off).naks(&storm), storm.len());
+}
+
+/// What leaks is told, and counted as leaked only then: a storm in the name of one client.
+#[test]
+fn naks_that_leak_are_within_those_of_all() {
+    let limits = RateLimits { naks_per_second: Some(4.0), leak: 2, ..RateLimits::off() };
+    let mut bench = Bench::new(&limits);
+    let all = RATE_NAKS_PER_SECOND_ALL as usize;
+    assert_eq!(bench.naks(&vec![address("192.0.2.1"); 40_000]), all);
+    assert_eq!(bench.limiter.take_leaked() as usize, all - 8, "but for its burst");
+    // Another, who was not told as all were spent, has its own still.
+    let other = vec![address("198.51.100.1"); 8];
+    assert_eq!(bench.naks(&other), 0);
+    bench.pass_milliseconds(500);
+    assert_eq!((bench.naks(&other), bench.limiter.take_leaked()), (8, 0));
+}
+
+/// A server that lost its master keys: the cookies of all clients are void, and each client needs a
+/// NAK to know. One that has none asks with all of its eight cookies, and then knows by itself. All
+/// clients of a worker: those of an IPv4 /24 never had more in common than one has to itself.
+///
+/// `cargo test --lib clients_of_a_lost_key -- --nocapture` prints the table of docs/OPERATIONS.md.
+#[test]
+fn clients_of_a_lost_key_are_told_at_one_of_their_next_polls() {
+    const CLIENTS: usize = 1_000_000;
+    println!("clients of one worker; with no NAK for any of their cookies; seconds until told");
+    println!("  clients      poll     never   half  99 %   last");
+    for (clients, polls, never, last_polls) in
+        [(CLIENTS, 6..=10, 0, 1), (CLIENTS, 6..=6, 0, 2), (4 * CLIENTS, 6..=6, 0, 8)]
+    {
+        let (least, most) = (1 << polls.start(), 1 << polls.end());
+        let mut told = Told::after_a_loss(clients, polls);
+        told.seconds.sort_unstable();
+        let part = |share: usize| told.seconds[(told.seconds.len() - 1) * share / 100];
+        let times = [50, 99, 100].map(part);
+        println!(
+            "{clients:>9} {least:>4}-{most:<4} s {:>9} {:>6} {:>5} {:>6}",
+            told.never, times[0], times[1], times[2]
+        );
+        assert_eq!(told.never, never);
+        assert!(u64::from(times[2]) <= last_polls * most, "{times:?}");
+        assert_eq!(told.seconds.len() + told.never, clients);
+    }
+}
+
+/// When clients heard that their cookies are void.
+struct Told {
+    /// Seconds after the loss.
+    seconds: Vec<u16>,
+    /// Clients that used up their cookies and were not told.
+    never: usize,
+}
+
+impl Told {
+    /// So many clients, whose polls are spread over these powers of two seconds, and whose first
+    /// requests after the loss are spread over their polls.
+    fn after_a_loss(clients: usize, polls: std::ops::RangeInclusive<u8>) -> Self {
+        let mut bench = Bench::new(&RateLimits::but_for(Vec::new()));
+        let mut random = NonceGenerator::from_seed(&[9; 32]);
+        let mut chance = || {
+            let mut bytes = [0; 4];
+            random.fill(&mut bytes);
+            u32::from_ne_bytes(bytes)
+        };
+        // The requests of each second, in the order of time within it.
+        let seconds = COOKIES_PER_REPLY << polls.end();
+        let mut due: Vec<Vec<u32>> = vec![Vec::new(); seconds];
+        let poll_of =
+            |client: u32| polls.start() + client as u8 % (polls.end() - polls.start() + 1);
+        for client in 0..clients as u32 {
+            due[chance() as usize % (1 << poll_of(client))].push(client);
+        }
+        let mut asked = vec![0_u8; clients];
+        let mut told = Self { seconds: Vec::new(), never: 0 };
+        for second in 0..seconds {
+            let asking = std::mem::take(&mut due[second]);
+            let batches = asking.chunks(BATCH_DATAGRAMS);
+            let pause = (1_i64 << 32) / batches.len().max(1) as i64;
+            bench.clock.steady = NtpTimestamp::from_bits((second as u64) << 32);
+            for batch in batches {
+                // A factor that is odd scatters them over all networks, each address once.
+                let address =
+                    |client: &u32| IpAddr::from(client.wrapping_mul(0x9e37_79b1).to_be_bytes());
+                let sources: Vec<IpAddr> = batch.iter().map(address).collect();
+                let outcomes = bench.decide(&sources, Outcome::NtsNak, Limiter::naks);
+                bench.clock.advance(pause);
+                for (&client, outcome) in batch.iter().zip(outcomes) {
+                    let asked = &mut asked[client as usize];
+                    *asked += 1;
+                    if outcome == Outcome::NtsNak {
+                        told.seconds.push(second as u16);
+                    } else if usize::from(*asked) == COOKIES_PER_REPLY {
+                        told.never += 1;
+                    } else {
+                        due[second + (1 << poll_of(client))].push(client);
+                    }
+                }
+            }
+        }
+        told
+    }
 }
 
 #[test]
