@@ -72,6 +72,10 @@ pub const KEY_ROTATION: std::ops::RangeInclusive<Duration> =
 /// freed space, and one message a minute until then.
 pub const KEY_FILE_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How long the supervisor waits for the disk when it writes the key file. A disk at rest takes
+/// milliseconds; twice this is far below CONTROL_ANSWER_WAIT and the service's WatchdogSec of 30 s.
+pub const KEY_FILE_WRITE_WAIT: Duration = Duration::from_secs(1);
+
 /// How often a key file that another program replaces is looked at: one stat(2) a second. Servers
 /// that share a ring all have its next key for an interval before one of them uses it, so it need
 /// not be oftener.

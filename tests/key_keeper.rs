@@ -3,13 +3,17 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use timeball::aead::{Algorithm, NonceGenerator};
 use timeball::config::checked::KeyRotation;
 use timeball::cookie::ntskeys;
 use timeball::cookie::ring::KeyRing;
-use timeball::cookie::store::StoreError;
+use timeball::cookie::store::{KeyFile, StoreError};
 use timeball::limits::{KEY_FILE_LOOK_INTERVAL, KEY_FILE_RETRY_INTERVAL};
 use timeball::page::key::SharedRing;
 use timeball::process::key_keeper::{KeeperError, KeyEvent, KeyKeeper};
@@ -19,6 +23,11 @@ const INTERVAL: Duration = Duration::from_secs(7 * 86_400);
 const OWN: KeyRotation = KeyRotation::Every(INTERVAL);
 /// Time since boot when a test begins.
 const START: Duration = Duration::from_secs(1000);
+
+/// In memory: beside other work a disk may need longer than the keeper waits for it.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory")
+}
 
 fn random() -> NonceGenerator {
     NonceGenerator::new().expect("random numbers")
@@ -49,7 +58,7 @@ fn ids_on_disk(directory: &Path) -> Vec<u32> {
 
 #[test]
 fn the_ring_turns_when_it_is_due_for_every_reader_and_on_the_disk() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory();
     let mut keeper = open(directory.path(), OWN, START).expect("made");
     let mut reader = SharedRing::open(keeper.page()).expect("mapped");
     let mut now = START;
@@ -73,7 +82,7 @@ fn the_ring_turns_when_it_is_due_for_every_reader_and_on_the_disk() {
 /// However often the server is restarted, the age counts from the creation of the newest key.
 #[test]
 fn restarts_do_not_put_a_rotation_off() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory();
     drop(open(directory.path(), OWN, START).expect("made"));
     let file = fs::File::open(directory.path().join("ntskeys")).expect("the file");
     file.set_modified(SystemTime::now() - INTERVAL + Duration::from_secs(3600)).expect("set");
@@ -99,7 +108,7 @@ struct TinyDisk {
 
 impl TinyDisk {
     fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = directory();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=8k,mode=0700", "timeball-test"])
             .arg(directory.path())
@@ -151,9 +160,130 @@ fn a_full_disk_costs_no_key_and_is_tried_again() {
     assert_eq!(event, Some(KeyEvent::Turned { current: turned[3] }));
 }
 
+/// A disk that answers once for each word it is given.
+struct SlowDisk {
+    words: Sender<()>,
+    writes: Arc<AtomicU32>,
+}
+
+impl SlowDisk {
+    /// One that has answered so far: there are keys in `directory`.
+    fn with_keys(directory: &Path) -> (Self, KeyKeeper) {
+        let (words, heard) = channel();
+        let heard = Mutex::new(heard);
+        let writes = Arc::<AtomicU32>::default();
+        let counted = Arc::clone(&writes);
+        let keeper = KeyKeeper::open_with(
+            directory,
+            OWN,
+            random(),
+            START,
+            Arc::new(move |file: &KeyFile, text: &str, known| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                // It answers everybody when the test ends.
+                let _ = heard.lock().expect("nobody has panicked").recv();
+                file.replace(text, known)
+            }),
+        );
+        (Self { words, writes }, keeper.expect("made"))
+    }
+
+    fn answer(&self) {
+        self.words.send(()).expect("the keeper is there");
+    }
+}
+
+/// Looks, at each time to try again, until there is a result of the write that is under way.
+fn result_of_write(keeper: &mut KeyKeeper, now: &mut Duration) -> Result<(), KeeperError> {
+    loop {
+        *now += KEY_FILE_RETRY_INTERVAL;
+        match keeper.tick(*now) {
+            Err(KeeperError::Unanswered { .. }) => thread::yield_now(),
+            result => return result.map(|event| assert_eq!(event, None)),
+        }
+    }
+}
+
+fn assert_unanswered<T: std::fmt::Debug>(result: Result<T, KeeperError>) {
+    let error = result.expect_err("the disk is silent");
+    assert!(matches!(error, KeeperError::Unanswered { .. }), "{error}");
+}
+
+#[test]
+fn a_disk_that_does_not_answer_makes_nobody_wait() {
+    let directory = directory();
+    let (disk, mut keeper) = SlowDisk::with_keys(directory.path());
+    let mut reader = SharedRing::open(keeper.page()).expect("mapped");
+    let before = ids(reader.latest());
+
+    let mut now = START + INTERVAL;
+    assert_unanswered(keeper.tick(now));
+    let turned = ids(reader.latest());
+    assert_eq!(turned[..3], before[1..], "the ring in memory goes on");
+    for _ in 0..3 {
+        now += INTERVAL;
+        assert_unanswered(keeper.tick(now));
+        assert_eq!(keeper.next_due(now), KEY_FILE_RETRY_INTERVAL);
+        assert_unanswered(keeper.rotate(now));
+        assert_eq!(ids(reader.latest()), turned, "it turns no further");
+        assert_eq!(ids_on_disk(directory.path()), before);
+    }
+
+    disk.answer();
+    result_of_write(&mut keeper, &mut now).expect("written");
+    assert_eq!(ids_on_disk(directory.path()), turned);
+    assert_eq!(disk.writes.load(Ordering::Relaxed), 1, "one write, however often it is tried");
+    // The rotation that was held back.
+    assert_unanswered(keeper.tick(now));
+    assert_eq!(ids(reader.latest())[..3], turned[1..]);
+    disk.answer();
+    result_of_write(&mut keeper, &mut now).expect("written");
+    assert_eq!(ids_on_disk(directory.path()), ids(keeper.ring()));
+    assert_eq!(disk.writes.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn a_reload_is_refused_while_a_write_is_under_way() {
+    let directory = directory();
+    let (disk, mut keeper) = SlowDisk::with_keys(directory.path());
+    let mut now = START + INTERVAL;
+    assert_unanswered(keeper.tick(now));
+    let turned = ids(keeper.ring());
+    // Whatever has become of the file.
+    assert_unanswered(keeper.reload(now));
+    let other = new_ring();
+    write(directory.path(), &other);
+    assert_unanswered(keeper.reload(now));
+    assert_eq!(ids(keeper.ring()), turned);
+
+    disk.answer();
+    let error = result_of_write(&mut keeper, &mut now).expect_err("replaced meanwhile");
+    assert!(matches!(error, KeeperError::Store(StoreError::Replaced { .. })), "{error}");
+    assert_eq!(ids_on_disk(directory.path()), ids(&other));
+    let taken = keeper.reload(now).expect("nothing is under way");
+    assert_eq!(taken, Some(KeyEvent::Taken { current: other.current().id() }));
+}
+
+/// Nor does the end of the server; and the file stays locked as long as it may still change.
+#[test]
+fn the_end_of_the_keeper_waits_for_no_disk() {
+    let directory = directory();
+    let (disk, mut keeper) = SlowDisk::with_keys(directory.path());
+    assert_unanswered(keeper.tick(START + INTERVAL));
+    let turned = ids(keeper.ring());
+    drop(keeper);
+    let error = open(directory.path(), OWN, START).err().expect("in use");
+    assert!(matches!(error, KeeperError::Store(StoreError::Locked { .. })), "{error}");
+
+    disk.answer();
+    let lock = fs::File::open(directory.path().join("ntskeys.lock")).expect("the file");
+    lock.lock().expect("free when the write has ended");
+    assert_eq!(ids_on_disk(directory.path()), turned);
+}
+
 #[test]
 fn a_file_of_another_program_is_not_overwritten() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory();
     let mut keeper = open(directory.path(), OWN, START).expect("made");
     let other = new_ring();
     write(directory.path(), &other);
@@ -170,7 +300,7 @@ fn a_file_of_another_program_is_not_overwritten() {
 
 #[test]
 fn a_damaged_file_is_an_error_at_reload_and_stays() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory();
     let path = directory.path().join("ntskeys");
     for rotation in [OWN, KeyRotation::External] {
         write(directory.path(), &new_ring());
@@ -189,7 +319,7 @@ fn a_damaged_file_is_an_error_at_reload_and_stays() {
 
 #[test]
 fn a_lost_file_is_written_again() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory();
     let mut keeper = open(directory.path(), OWN, START).expect("made");
     fs::remove_file(directory.path().join("ntskeys")).expect("removed");
     assert_eq!(keeper.reload(START).expect("written"), None);
@@ -198,7 +328,7 @@ fn a_lost_file_is_written_again() {
 
 #[test]
 fn keys_of_another_program_are_followed_and_never_written() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory();
     let error = open(directory.path(), KeyRotation::External, START).err().expect("no file");
     assert!(matches!(error, KeeperError::Store(StoreError::Missing { .. })), "{error}");
 
@@ -233,7 +363,7 @@ fn keys_of_another_program_are_followed_and_never_written() {
 
 #[test]
 fn two_servers_do_not_rotate_one_file() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory();
     let first = open(directory.path(), OWN, START).expect("made");
     let error = open(directory.path(), OWN, START).err().expect("in use");
     assert!(matches!(error, KeeperError::Store(StoreError::Locked { .. })), "{error}");
@@ -245,7 +375,7 @@ fn two_servers_do_not_rotate_one_file() {
 
 #[test]
 fn the_interval_can_change_for_the_same_keys() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory();
     let mut keeper = open(directory.path(), OWN, START).expect("made");
     let now = START + INTERVAL / 2;
     assert!(keeper.set_rotation(KeyRotation::Every(INTERVAL * 2)));

@@ -20,7 +20,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::plain_request;
-use common::server::{Server, free_tcp_port, kill, program, wait_until};
+use common::server::{Server, free_tcp_port, kill, wait_until};
 use load::{KE_CLIENTS, Load, NTS_CLIENTS, Seen};
 use rustix::process::Signal;
 use timeball::aead::{Algorithm, NonceGenerator};
@@ -122,12 +122,7 @@ impl Soak {
     fn start() -> Self {
         let observe = free_tcp_port();
         let ke = format!("processes = 2\n[observe]\nlisten = \"127.0.0.1:{observe}\"");
-        // Each rotation syncs a file, which takes as long as a disk is kept busy by others: in
-        // memory it takes none.
-        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-        let directory = directory.expect("a directory");
-        let (master, sections) = (Algorithm::AesSivCmac256, ["", "", &*ke]);
-        let server = Server::start_in(directory, |_, _| program(), master, sections);
+        let server = Server::start_with(Algorithm::AesSivCmac256, "", "", &ke);
         let options = Options {
             host: "127.0.0.1".to_owned(),
             port: server.ke_port,

@@ -212,19 +212,23 @@ impl KeyFile {
         }
     }
 
-    /// Writes it, if it is still the version `known` (`None`: if there is none). Who calls this
-    /// holds the lock.
+    /// Writes this ring to it, whose newest key has this age, as [`KeyFile::replace`] does.
     pub fn save(
         &self,
         ring: &KeyRing,
         age: Duration,
         known: Option<Stamp>,
     ) -> Result<Stamp, StoreError> {
+        self.replace(&ntskeys::emit(ring, age.as_secs_f64()), known)
+    }
+
+    /// Writes `text` to it, if it is still the version `known` (`None`: if there is none). Who
+    /// calls this holds the lock.
+    pub fn replace(&self, text: &str, known: Option<Stamp>) -> Result<Stamp, StoreError> {
         // A file that is gone can be written again; nothing is lost by it.
         if self.stamp()?.is_some_and(|found| Some(found) != known) {
             return Err(StoreError::Replaced { path: self.path.clone() });
         }
-        let text = ntskeys::emit(ring, age.as_secs_f64());
         let write = |source| StoreError::Write { path: self.path.clone(), source };
         file::replace_private(&self.path, text.as_bytes()).map_err(write)?;
         Ok(fs::metadata(&self.path).map_err(write)?.into())

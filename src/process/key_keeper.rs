@@ -7,19 +7,26 @@
 //! A key is on the disk, as next, before it can become current: when a ring could not be written
 //! the server goes on with it in memory, and turns it no further until it is written. So a restart
 //! at any moment finds every key that cookies were made with.
+//!
+//! A disk that does not answer is waited for as long as [`KEY_FILE_WRITE_WAIT`], once for each
+//! write. From then on its ring counts as one that could not be written, and the result is taken
+//! when it comes; until then nothing else is written, and no other file is read.
 
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::key_writer::{KeyWriter, Replace};
 use crate::aead::{Algorithm, NonceGenerator};
 use crate::config::checked::KeyRotation;
+use crate::cookie::ntskeys;
 use crate::cookie::ring::KeyRing;
 use crate::cookie::rotation::Rotation;
-use crate::cookie::store::{KeyFile, Loaded, Stamp, StoreError, WriteLock};
-use crate::limits::{KEY_FILE_LOOK_INTERVAL, KEY_FILE_RETRY_INTERVAL};
+use crate::cookie::store::{KeyFile, Loaded, Stamp, StoreError};
+use crate::limits::{KEY_FILE_LOOK_INTERVAL, KEY_FILE_RETRY_INTERVAL, KEY_FILE_WRITE_WAIT};
 use crate::page::key::KeyPage;
 
 /// Why the keys cannot be kept. Except at the start, the ring in use stays in use.
@@ -28,6 +35,18 @@ pub enum KeeperError {
     /// The key file.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A write of the key file is under way, and nobody knows whether it will succeed.
+    #[error(
+        "the master keys in {} are still being written, as the disk does not answer; look for what          holds it up (/proc/pressure/io, dmesg), and try again when it has answered",
+        path.display()
+    )]
+    Unanswered {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// The key file is written in a thread of its own.
+    #[error("cannot start a thread to write the master keys: {0}; allow the service more tasks")]
+    Thread(io::Error),
     /// The page for the roles cannot be made.
     #[error("cannot share the master keys with the roles: {0}; allow memfd_create and mmap")]
     Page(#[from] io::Error),
@@ -89,7 +108,7 @@ pub struct KeyKeeper {
 enum Mode {
     /// We make the keys.
     Own {
-        _lock: WriteLock,
+        writer: KeyWriter,
         rotation: Rotation,
         random: Box<NonceGenerator>,
         /// When to try again to write a ring that is not on the disk.
@@ -104,8 +123,19 @@ impl KeyKeeper {
     pub fn open(
         directory: &Path,
         rotation: KeyRotation,
+        random: NonceGenerator,
+        now: Duration,
+    ) -> Result<Self, KeeperError> {
+        Self::open_with(directory, rotation, random, now, Arc::new(KeyFile::replace))
+    }
+
+    /// The same, with this way to write the file from then on.
+    pub fn open_with(
+        directory: &Path,
+        rotation: KeyRotation,
         mut random: NonceGenerator,
         now: Duration,
+        replace: Arc<Replace>,
     ) -> Result<Self, KeeperError> {
         let file = KeyFile::in_directory(directory);
         let (Loaded { ring, stamp, .. }, mode) = match rotation {
@@ -113,8 +143,9 @@ impl KeyKeeper {
                 let lock = file.lock()?;
                 let loaded = file.load_or_create(Algorithm::AesSivCmac256, &mut random)?;
                 let rotation = Rotation::new(interval, loaded.age, now);
+                let writer = KeyWriter::new(file.clone(), lock, replace);
                 let random = Box::new(random);
-                (loaded, Mode::Own { _lock: lock, rotation, random, unsaved: None })
+                (loaded, Mode::Own { writer, rotation, random, unsaved: None })
             }
             KeyRotation::External => {
                 (file.load()?, Mode::External { look_at: now + KEY_FILE_LOOK_INTERVAL })
@@ -180,9 +211,13 @@ impl KeyKeeper {
     }
 
     /// Takes the keys of a file that somebody has replaced; a file that is gone is written again. A
-    /// file that is no good is an error, and stays as it is; the ring in use stays in use.
+    /// file that is no good is an error, and stays as it is; the ring in use stays in use. While a
+    /// write is under way it is an error too: that could still go over what was put there.
     pub fn reload(&mut self, now: Duration) -> Result<Option<KeyEvent>, KeeperError> {
-        if let Mode::Own { .. } = self.mode {
+        if let Mode::Own { writer, .. } = &self.mode {
+            if writer.is_writing() {
+                self.save(now)?;
+            }
             match self.file.stamp()? {
                 None => return self.save(now).map(|()| None),
                 found if found == self.known => return Ok(None),
@@ -217,10 +252,20 @@ impl KeyKeeper {
         Ok(KeyEvent::Turned { current: self.ring.current().id() })
     }
 
+    /// Writes the ring, or takes the result of the write that is under way, which is of the same
+    /// ring: one that is not on the disk does not change.
     fn save(&mut self, now: Duration) -> Result<(), KeeperError> {
-        let Mode::Own { rotation, unsaved, .. } = &mut self.mode else { return Ok(()) };
+        let Mode::Own { writer, rotation, unsaved, .. } = &mut self.mode else { return Ok(()) };
         *unsaved = Some(now + KEY_FILE_RETRY_INTERVAL);
-        self.known = Some(self.file.save(&self.ring, rotation.age(now), self.known)?);
+        let result = if writer.is_writing() {
+            writer.result(Duration::ZERO)
+        } else {
+            let text = ntskeys::emit(&self.ring, rotation.age(now).as_secs_f64());
+            writer.begin(text, self.known).map_err(KeeperError::Thread)?;
+            writer.result(KEY_FILE_WRITE_WAIT)
+        };
+        let unanswered = || KeeperError::Unanswered { path: self.file.path().to_owned() };
+        self.known = Some(result.ok_or_else(unanswered)??);
         *unsaved = None;
         Ok(())
     }

@@ -24,6 +24,7 @@ pub mod handover;
 pub mod hardware;
 pub mod key_establishment;
 pub mod key_keeper;
+pub mod key_writer;
 pub mod leap_file;
 pub mod log_files;
 pub mod observer;
