@@ -37,7 +37,8 @@ pub enum KeeperError {
     Store(#[from] StoreError),
     /// A write of the key file is under way, and nobody knows whether it will succeed.
     #[error(
-        "the master keys in {} are still being written, as the disk does not answer; look for what          holds it up (/proc/pressure/io, dmesg), and try again when it has answered",
+        "the master keys in {} are still being written, as the disk does not answer; look for \
+         what holds it up (/proc/pressure/io, dmesg), and try again when it has answered",
         path.display()
     )]
     Unanswered {
