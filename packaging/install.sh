@@ -5,9 +5,9 @@ set -eu
 
 usage() {
     cat <<'END'
-usage: packaging/install.sh [--dry-run] [OPTIONS]
+usage: packaging/install.sh --name NAME [OPTIONS]
 
-  --name NAME          name that clients ask for; default: the host's full name
+  --name NAME          name that clients ask for; no certificate is good for another
   --certificate FILE   certificate chain from an authority (with --key); default: a self-signed
                        one for NAME is made in /etc/timeball, and clients need a copy of it
   --key FILE           its key; the group timeball has to be able to read it
@@ -54,9 +54,9 @@ done
 
 here=$(cd "$(dirname "$0")" && pwd)
 configuration=/etc/timeball/timeball.toml
-[ -n "$name" ] || name=$(hostname -f 2>/dev/null || hostname)
+[ -n "$name" ] || die "which name do clients ask for? --name NAME; --help shows all" 2
 case $name in
-"" | -* | *[!A-Za-z0-9.:-]*) die "\"$name\" is no name of a host" 2 ;;
+-* | *[!A-Za-z0-9.:-]*) die "\"$name\" is no name of a host" 2 ;;
 esac
 case $package in
 "" | *.deb | *.rpm) ;;

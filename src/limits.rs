@@ -482,6 +482,10 @@ pub const REPORT_BYTES_MAX: usize = 4096;
 /// A worker whose loop has not turned for so long hangs: even an idle one turns at every sweep.
 pub const WORKER_HANGS_AFTER: Duration = SWEEP_INTERVAL.saturating_mul(3);
 
+/// How long a worker runs at a time when others want its processor: the least that Linux takes. A
+/// request that wakes it is answered before whatever else runs there has had its 0.7 to 3 ms.
+pub const WORKER_SLICE: Duration = Duration::from_micros(100);
+
 /// How long an address may be in use at the start before that is an error: longer than the
 /// processes of a killed supervisor take to drain their sockets.
 pub const ADDRESS_WAIT: Duration = Duration::from_secs(1);

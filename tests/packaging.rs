@@ -177,6 +177,8 @@ fn the_installer_says_what_it_would_do() {
     }
     let own = content(Command::new(&script).args([
         "--dry-run",
+        "--name",
+        "time.example.org",
         "--certificate",
         packaging("install.sh").to_str().expect("text"),
         "--key",
@@ -191,16 +193,17 @@ fn the_installer_says_what_it_would_do() {
         assert!(help.contains(&format!("  {option} ")), "{option}: {help}");
     }
     for (arguments, code, words) in [
-        (&["--name"][..], 2, "--name needs a value"),
-        (&["--key", "a"], 2, "--certificate and --key go together"),
+        (&[][..], 2, "which name do clients ask for? --name NAME"),
+        (&["--name"], 2, "--name needs a value"),
+        (&["--name", "a", "--key", "a"], 2, "--certificate and --key go together"),
         (&["--quick"], 2, "there is no option --quick"),
         (
-            &["--dry-run", "--key", "/absent", "--certificate", "/absent"],
+            &["--dry-run", "--name", "a", "--key", "/absent", "--certificate", "/absent"],
             1,
             "--certificate: there is no /absent",
         ),
-        (&["--dry-run", "--package", "/absent.deb"], 1, "there is no package /absent.deb"),
-        (&["--dry-run", "--package", "/etc/passwd"], 2, "/etc/passwd is neither .deb nor .rpm"),
+        (&["--name", "a", "--package", "/absent.deb"], 1, "there is no package /absent.deb"),
+        (&["--name", "a", "--package", "/etc/passwd"], 2, "/etc/passwd is neither .deb nor .rpm"),
         (&["--dry-run", "--name", "two words"], 2, "\"two words\" is no name of a host"),
     ] {
         let output = Command::new(&script).args(arguments).output().expect("sh");

@@ -12,9 +12,11 @@ use common::plain_request;
 use common::rig::{Rig, receive};
 use common::server::{ANSWER_WAIT, Server, udp_client, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::gettid;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use timeball::aead::{Algorithm, NonceGenerator};
-use timeball::limits::{DATAGRAM_BYTES, SWEEP_INTERVAL};
+use timeball::limits::{DATAGRAM_BYTES, SWEEP_INTERVAL, WORKER_SLICE};
+use timeball::sys::slice::{shorten_slice, slice_of};
 use timeball::wire::ntp::Mode;
 
 /// More than a batch, and more than the ports would take in one turn.
@@ -169,6 +171,24 @@ fn uring_says_that_io_uring_is_forbidden_and_what_helps() {
     let [message] = &lines[..] else { panic!("one sentence: {lines:?}") };
     assert!(message.contains("forbidden here, by a container's seccomp filter"), "{message}");
     assert!(message.contains("set ntp.port = \"mmsg\""), "{message}");
+}
+
+#[test]
+fn workers_ask_for_short_slices() {
+    let server = Server::start();
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.role_pids("responder")[0]));
+    let slices: Vec<Duration> = tasks
+        .expect("running")
+        .map(|task| task.expect("an entry").path())
+        .filter(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|it| it == "worker\n"))
+        .map(|task| task.file_name()?.to_str()?.parse().ok().and_then(Pid::from_raw))
+        .map(|thread| slice_of(thread.expect("a number")).expect("running"))
+        .collect();
+    // What this kernel makes of it, if anything.
+    shorten_slice(WORKER_SLICE).expect("allowed to everybody");
+    let expected = slice_of(gettid()).expect("this thread");
+    assert!(!slices.is_empty());
+    assert!(slices.iter().all(|slice| *slice == expected), "{slices:?}, not {expected:?}");
 }
 
 /// CPU time of a process so far: `/proc/PID/schedstat` of each of its threads (proc(5)).

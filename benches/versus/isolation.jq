@@ -22,7 +22,7 @@ map(select(.round > 0 and .ask == "nts")) as $windows
   def p99($arm; $phase): of($arm; $phase) | map(.latency_ns.p99 / 1000) | median;
   def row($arm; $phase):
     flood($arm; $phase) as $flood
-    | [$names[$phase], $arm,
+    | [$names[$phase], (if $arm == "third" then $third else $arm end),
        (if $phase == "ke" then ($flood | whole) + "/s" else $flood | values / 1000 | whole end) // "-",
        (if $phase == "ke" or $flood == null then "-" else $flood / capacity($arm) | hundredths end),
        (of($arm; $phase) | map(.offered / 1000) | median | whole),
@@ -37,7 +37,7 @@ map(select(.round > 0 and .ask == "nts")) as $windows
   [["flood", "server", "1000/s", "x capacity", "NTS: 1000/s", "p50 us", "p95 us", "p99 us", "p99 x none",
     "x past", "lost %", "stood %"],
    (("none", "past", "ntp", "junk", "nak", "nak-once", "ke") as $phase
-    | ("chronyd", "timeball") as $arm | row($arm; $phase))]
+    | ($windows | map(.arm) | unique[]) as $arm | row($arm; $phase))]
 | (transpose | map((map(length) | max) as $width | map(pad($width))) | transpose | .[] | join("  ")),
   "",
   "replies authenticated: \($windows | map(.sampled - .wrong) | add), wrong: \(

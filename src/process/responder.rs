@@ -23,7 +23,7 @@ use crate::clock::host::HostClock;
 use crate::engine::Engine;
 use crate::engine::rate::RateLimits;
 use crate::engine::terms::Terms;
-use crate::limits::WORKER_HANGS_AFTER;
+use crate::limits::{WORKER_HANGS_AFTER, WORKER_SLICE};
 use crate::net::PortChoice;
 use crate::net::hardware::Translator;
 use crate::net::latest::{Follower, Publisher};
@@ -33,6 +33,7 @@ use crate::net::worker::{Pulse, Worker};
 use crate::networks::NetworkSet;
 use crate::page::busiest::BusiestWriter;
 use crate::page::key::SharedRing;
+use crate::sys::slice::shorten_slice;
 
 /// Serves until SIGTERM. In this order:
 ///
@@ -191,6 +192,8 @@ fn spawn(duty: Duty, ready: Sender<Result<(), RoleError>>) -> Result<JoinHandle<
         let _guard = AbortOnPanic;
         // Before anything is allocated, so that a worker's memory is near its processor.
         let is_pinned = core_affinity::set_for_current(CoreId { id: duty.cpu });
+        // Worth having, and time is served without it.
+        let _ = shorten_slice(WORKER_SLICE);
         let served = if is_pinned {
             serve(duty, &ready)
         } else {

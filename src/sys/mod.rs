@@ -13,6 +13,7 @@ pub mod message;
 pub mod mmsg;
 mod option;
 pub mod phc;
+pub mod slice;
 pub mod socket;
 pub mod steering;
 pub mod uring;
