@@ -7,9 +7,9 @@ use std::time::Duration;
 use rustix::process::Pid;
 
 /// Asks for shorter turns of the processor for this thread. Its share stays what it was; but a
-/// thread that wakes up takes its turn at once from one whose turn is longer (EEVDF, "latency nice";
-/// Documentation/scheduler/sched-eevdf.rst). Kernels before 6.12 ignore it, and a thread under
-/// another policy than SCHED_OTHER is left as it is: somebody has chosen that.
+/// thread that wakes up takes its turn at once from one whose turn is longer (EEVDF, "latency
+/// nice"; Documentation/scheduler/sched-eevdf.rst). Kernels before 6.12 ignore it, and a thread
+/// under another policy than SCHED_OTHER is left as it is: somebody has chosen that.
 ///
 /// # Errors
 /// What the kernel says; it has no reason to.
