@@ -8,9 +8,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::keys::in_words;
-use super::remote::{Asking, Error, NtsSampler, aead, host_and_port};
+use super::remote::{Asking, Error, NtsSampler, OfferedAeads, host_and_port};
 use super::{EXIT_FAILURE, EXIT_USAGE, fail};
-use crate::aead::Algorithm;
 use crate::limits::NTS_KE_PORT;
 use crate::limits::commands::AUTHDATA_SERVER_COLUMNS;
 
@@ -19,10 +18,8 @@ pub(super) struct AuthdataArguments {
     /// Servers of key establishment, as for `query`
     #[arg(value_name = "HOST[:PORT]", required = true)]
     servers: Vec<String>,
-    /// AEAD algorithms to offer, best first: 15, 17, 30
-    #[arg(long = "aead", value_name = "LIST", default_value = "15", value_delimiter = ',',
-          value_parser = aead)]
-    aeads: Vec<Algorithm>,
+    #[command(flatten)]
+    offered: OfferedAeads,
     #[command(flatten)]
     asking: Asking,
     /// Print a JSON array
@@ -105,8 +102,8 @@ impl Row {
 
     /// Does what a client does first, and fills in what comes of it, as far as it comes.
     fn ask(&mut self, place: (String, u16), arguments: &AuthdataArguments) -> Result<(), Error> {
-        let AuthdataArguments { aeads, asking, .. } = arguments;
-        let established = asking.establish(place, aeads)?;
+        let AuthdataArguments { offered, asking, .. } = arguments;
+        let established = asking.establish(place, &offered.aeads)?;
         let established_at = Instant::now();
         let agreed = &established.agreed;
         (self.key_id, self.attempts) = (1, 0);

@@ -8,9 +8,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::remote::{Asking, Error, NtsSampler, Sample, aead, host_and_port};
+use super::remote::{Asking, Error, NtsSampler, OfferedAeads, Sample, host_and_port};
 use super::{EXIT_FAILURE, EXIT_USAGE, fail};
-use crate::aead::Algorithm;
 use crate::certificate::describe::describe_der;
 use crate::ke::client::Established;
 use crate::limits::NTS_KE_PORT;
@@ -20,10 +19,8 @@ pub(super) struct QueryArguments {
     /// Server of key establishment: NAME, NAME:PORT, 192.0.2.1:PORT or [2001:db8::1]:PORT
     #[arg(value_name = "HOST[:PORT]")]
     server: String,
-    /// AEAD algorithms to offer, best first: 15, 17, 30
-    #[arg(long = "aead", value_name = "LIST", default_value = "15", value_delimiter = ',',
-          value_parser = aead)]
-    aeads: Vec<Algorithm>,
+    #[command(flatten)]
+    offered: OfferedAeads,
     #[command(flatten)]
     asking: Asking,
     /// Print one JSON object
@@ -71,8 +68,8 @@ pub(super) fn run(arguments: &QueryArguments) -> ExitCode {
 }
 
 fn query(arguments: &QueryArguments) -> Result<Report, Error> {
-    let QueryArguments { server, aeads, asking, .. } = arguments;
-    let established = asking.establish(host_and_port(server, NTS_KE_PORT)?, aeads)?;
+    let QueryArguments { server, offered, asking, .. } = arguments;
+    let established = asking.establish(host_and_port(server, NTS_KE_PORT)?, &offered.aeads)?;
     let mut sampler = NtsSampler::new(&established, asking.timeout())?;
     let samples = (0..asking.samples).map(|_| sampler.sample()).collect::<Result<Vec<_>, _>>()?;
     Ok(report(&established, sampler.exporter_id, sampler.server(), samples))

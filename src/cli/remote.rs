@@ -21,6 +21,15 @@ use crate::limits::{DATAGRAM_BYTES, NTP_PORT};
 use crate::wire::ntp::{HEADER_BYTES, Header, Leap, Mode};
 use crate::wire::timestamp::NtpTimestamp;
 
+/// Which algorithms a client offers.
+#[derive(Debug, Args)]
+pub(super) struct OfferedAeads {
+    /// AEAD algorithms to offer, best first: 15, 17, 30
+    #[arg(long = "aead", value_name = "LIST", default_value = "15", value_delimiter = ',',
+          value_parser = aead)]
+    pub(super) aeads: Vec<Algorithm>,
+}
+
 /// Whom to trust, and how long and how often to ask.
 #[derive(Debug, Args)]
 pub(super) struct Asking {
