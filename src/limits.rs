@@ -261,8 +261,8 @@ pub const SOCKETS_PER_WORKER: usize = 2 * ADDRESSES_MAX;
 /// Other datagrams that are answered together right after NTS requests: some 12 µs of work, which
 /// is how long the next may have to wait for them. An eighth of a batch: where both want more than
 /// there is, NTS requests get eight ninths, and nobody can have all by sending what looks like NTS.
-/// With 8, NTS clients waited half as long again beside a flood; with 2, the others lost a sixth of
-/// their answers (`benches/versus/run --isolation`).
+/// With 8, NTS clients waited half as long again beside a flood (`benches/versus/run --isolation`);
+/// with 2, a sixth less of the flood was answered, as `timeball serverstats` counted it.
 pub const BITE_DATAGRAMS_FIRST: usize = 4;
 
 /// To how many these bites grow while no NTS request comes between them: some 25 µs of work.
